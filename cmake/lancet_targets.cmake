@@ -1,0 +1,67 @@
+# lancet_library(), lancet_executable(), lancet_test(), lancet_bench(): warnings, sanitizers and labels applied once.
+
+add_library(lancet_options INTERFACE)
+target_include_directories(lancet_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(lancet_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor)
+if(LANCET_WERROR)
+  target_compile_options(lancet_options INTERFACE -Werror)
+endif()
+if(LANCET_SANITIZE STREQUAL "asan")
+  set(LANCET_SANITIZE_FLAGS -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+elseif(LANCET_SANITIZE STREQUAL "tsan")
+  set(LANCET_SANITIZE_FLAGS -fsanitize=thread -fno-omit-frame-pointer)
+elseif(LANCET_SANITIZE)
+  message(FATAL_ERROR "LANCET_SANITIZE is '${LANCET_SANITIZE}'; expected empty, asan or tsan")
+endif()
+target_compile_options(lancet_options INTERFACE ${LANCET_SANITIZE_FLAGS})
+target_link_options(lancet_options INTERFACE ${LANCET_SANITIZE_FLAGS})
+
+# lancet_library(NAME HDRS ... SRCS ... DEPS ... [PRIVATE_DEPS ...])
+# Headers form a header set, so that the target all_verify_interface_header_sets proves that each compiles alone.
+function(lancet_library name)
+  cmake_parse_arguments(ARG "" "" "HDRS;SRCS;DEPS;PRIVATE_DEPS" ${ARGN})
+  if(ARG_SRCS)
+    add_library(${name} STATIC ${ARG_SRCS})
+    set(scope PUBLIC)
+    target_link_libraries(${name} PRIVATE ${ARG_PRIVATE_DEPS})
+  else()
+    add_library(${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_sources(${name} ${scope} FILE_SET HEADERS BASE_DIRS ${CMAKE_SOURCE_DIR} FILES ${ARG_HDRS})
+  set_target_properties(${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+  target_link_libraries(${name} ${scope} lancet_options ${ARG_DEPS})
+endfunction()
+
+# lancet_executable(NAME SRCS ... DEPS ...): a program that users run; lies in bin/.
+function(lancet_executable name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS})
+endfunction()
+
+# lancet_test(NAME SRCS ... DEPS ... [LABELS ...] [TIMEOUT s]): labels default to "unit". A test labelled "nogrpc" runs
+# under TSan without suppressions. LANCET_TEST_DATA is the folder tests/data.
+function(lancet_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SRCS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE LANCET_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data"
+    LANCET_DEMO_MODEL="${CMAKE_SOURCE_DIR}/models/demo" LANCET_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS} GTest::gtest_main GTest::gmock)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# lancet_bench(NAME SRCS ... DEPS ...): a Google Benchmark program; lies in bin/, never run by ctest.
+function(lancet_bench name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS} benchmark::benchmark)
+endfunction()

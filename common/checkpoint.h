@@ -1,0 +1,68 @@
+// A Lance checkpoint as users have it on disk: where its files are, and all of them opened and checked before
+// use.
+//
+// --model_dir names a folder such as a download holds:
+//   Lance_3B-NVFP4/{nvfp4_state_dict.safetensors, nvfp4_meta.json}   the quantised trunk
+//   llm_config.json, vocab.json, merges.txt, tokenizer_config.json   in the folder, Lance_3B-NVFP4/ or
+//   Lance_3B/ Wan2.2_VAE.safetensors or Wan2.2_VAE.pth                         in the folder (safetensors
+//   preferred) lancet.json                                                      optional; in the folder
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/model_config.h"
+#include "common/state_dict.h"
+
+namespace lancet {
+
+// Resolved paths. An override that is set is taken as it is; the rest is searched for below model_dir.
+struct CheckpointPaths {
+  std::string model_dir;
+  std::string trunk;             // nvfp4_state_dict.safetensors
+  std::string trunk_meta;        // nvfp4_meta.json; may be absent (empty) if every name is complete
+  std::string llm_config;        // llm_config.json
+  std::string vocab;             // vocab.json
+  std::string merges;            // merges.txt
+  std::string tokenizer_config;  // tokenizer_config.json
+  std::string vae;               // Wan2.2_VAE.{safetensors,pth}
+  std::string lancet_json;       // lancet.json; empty if there is none
+};
+
+// Fills in every path that `overrides` leaves empty. NotFound names what is missing and where it was looked
+// for.
+absl::StatusOr<CheckpointPaths> ResolveCheckpoint(const CheckpointPaths& overrides);
+
+// The files a coordinator needs: configuration, no weights. Reads headers only for the fingerprint.
+class Checkpoint {
+ public:
+  // Opens (maps) everything and validates: header rules, names, dtypes, shapes, block size, meta. The first
+  // missing or odd tensor is named. Sizes come from llm_config.json and are checked against the tensors.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const CheckpointPaths& paths);
+
+  const CheckpointPaths& paths() const { return paths_; }
+  const ModelConfig& config() const { return config_; }
+  const ModelCard& card() const { return card_; }
+  // NVFP4 trunk: names as in the file.
+  const StateDict& trunk() const { return *trunk_; }
+  const StateDict& vae() const { return *vae_; }
+  // 32 hex digits: SHA-256, truncated, over names, dtypes, shapes and samples of the data of trunk and VAE
+  // and over llm_config.json. The same on every host that has the same files.
+  const std::string& fingerprint() const { return fingerprint_; }
+
+ private:
+  Checkpoint() = default;
+
+  CheckpointPaths paths_;
+  ModelConfig config_;
+  ModelCard card_;
+  std::unique_ptr<StateDict> trunk_;
+  std::unique_ptr<StateDict> vae_;
+  std::string fingerprint_;
+};
+
+}  // namespace lancet

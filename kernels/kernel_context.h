@@ -1,0 +1,61 @@
+// What an op runs on: device, instruction set, threads and per-thread scratch. One per rank; every op takes
+// it first. CPU only in this build; ops that a device lacks answer Unimplemented.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/thread_pool.h"
+
+namespace lancet {
+
+// Instruction sets that own kernels are built for, weakest first.
+enum class CpuIsa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+
+absl::string_view CpuIsaName(CpuIsa isa);
+// The best one that this machine runs.
+CpuIsa DetectCpuIsa();
+
+struct CpuOptions {
+  int threads = 1;
+  int nice = 0;                          // lowered priority of compute threads, see ThreadPool
+  CpuIsa max_isa = CpuIsa::kAvx512Bf16;  // tests lower it; never raised above what the machine has
+};
+
+class KernelContext {
+ public:
+  // InvalidArgument for threads outside 1..1024.
+  static absl::StatusOr<std::unique_ptr<KernelContext>> CreateCpu(const CpuOptions& options);
+
+  CpuIsa isa() const { return isa_; }
+  ThreadPool& pool() const { return *pool_; }
+  // "cpu avx512_bf16, 2 threads".
+  std::string description() const;
+
+  // Scratch of one thread of the pool (64-byte aligned, kScratchBytes long), for panels and tiles within one
+  // op.
+  static constexpr size_t kScratchBytes =
+      size_t{1} << 20;  // an L2's worth: a panel that fell out of it would be re-read
+  absl::Span<std::byte> scratch(int thread) const;
+
+  // Makes the calling thread the one that runs ops: bounds the OpenMP team that oneDNN starts from it, lowers
+  // its priority. Call once on the engine's thread.
+  void BindCallingThread() const;
+
+ private:
+  KernelContext() = default;
+
+  CpuIsa isa_ = CpuIsa::kPortable;
+  int nice_ = 0;
+  std::unique_ptr<ThreadPool> pool_;
+  struct FreeDeleter {
+    void operator()(std::byte* p) const;
+  };
+  std::unique_ptr<std::byte[], FreeDeleter> scratch_;
+};
+
+}  // namespace lancet

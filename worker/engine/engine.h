@@ -1,0 +1,67 @@
+// The engine of one rank: weights, requests and the packed passes over them. A library without RPC.
+//
+// Not thread-safe: one thread calls Attach, Admit, Iterate and Release in the order in which the coordinator
+// numbered the commands; every rank of the group gets the same calls. Weights stay loaded over any number of
+// Attach calls.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/checkpoint.h"
+#include "common/request_plan.h"
+#include "worker/collective/collective.h"
+
+namespace lancet {
+
+struct EngineOptions {
+  int rank = 0;
+  int world_size = 1;
+  int threads = 1;  // compute threads of this rank
+  int64_t max_latents =
+      4096;              // largest picture, in latents (pixels / 256): scratch for it is allocated at load
+  int max_requests = 8;  // requests admitted at the same time
+  absl::Duration collective_timeout = absl::Minutes(10);  // bounds every wait for a peer
+};
+
+class EngineTrace;
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  // Loads this rank's shard of every weight. `checkpoint` was validated and may go away afterwards.
+  static absl::StatusOr<std::unique_ptr<Engine>> Load(const Checkpoint& checkpoint,
+                                                      const EngineOptions& options);
+
+  // Floats that the largest all-reduce of this engine moves: the capacity its Collective needs. Equal on
+  // every rank.
+  virtual size_t collective_capacity() const = 0;
+  // "cpu avx512_bf16, 1 thread".
+  virtual std::string device() const = 0;
+
+  // Starts an epoch: drops every request and uses `collective` (rank and world size as in the options) from
+  // now on. It must outlive the epoch.
+  virtual absl::Status Attach(Collective* collective) = 0;
+  // Runs a small made-up request through every stage, so that the first real one finds warm caches.
+  virtual absl::Status WarmUp() = 0;
+
+  // AlreadyExists, InvalidArgument (naming the field) or ResourceExhausted; a refused request leaves no
+  // trace.
+  virtual absl::Status Admit(const RequestPlan& plan) = 0;
+  // Executes the work in order. InvalidArgument for unknown requests or work out of order. A failed
+  // collective breaks the epoch: Attach again. Pictures are in the results of rank 0 only.
+  virtual absl::StatusOr<std::vector<WorkResult>> Iterate(const std::vector<Work>& work) = 0;
+  // Frees the request; NotFound if there is none.
+  virtual absl::Status Release(uint64_t request_id) = 0;
+
+  // For tests and lancet-golden: where intermediate values go; null (the default) records nothing.
+  virtual void set_trace(EngineTrace* trace) = 0;
+};
+
+}  // namespace lancet
