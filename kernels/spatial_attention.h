@@ -1,0 +1,38 @@
+// Single-head attention among all pixels of one map: the middle block of an image autoencoder.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/bf16.h"
+#include "kernels/feature_map.h"
+#include "kernels/kernel_context.h"
+
+namespace lancet {
+
+// Holds scratch for `max_pixels` and the compiled products of the last map size. Queries are taken in chunks,
+// so that scores need chunk x pixels floats and never pixels x pixels. One caller at a time.
+class SpatialAttention {
+ public:
+  // ResourceExhausted if the scratch can't be had.
+  static absl::StatusOr<SpatialAttention> Create(const KernelContext& ctx, int64_t channels,
+                                                 int64_t max_pixels);
+  SpatialAttention(SpatialAttention&&) noexcept;
+  SpatialAttention& operator=(SpatialAttention&&) noexcept;
+  ~SpatialAttention();
+
+  // out = softmax(q k^T / sqrt(channels)) v, scores and softmax in f32, probabilities rounded to T.
+  //   qkv: [h, w, 3 * channels], q first, then k, then v   out: [h, w, channels], no overlap
+  // T is ActivationType(ctx) (kernels/conv.h); InvalidArgument if it isn't or if shapes disagree.
+  absl::Status Forward(const KernelContext& ctx, ConstMapView<bf16> qkv, MapView<bf16> out);
+  absl::Status Forward(const KernelContext& ctx, ConstMapView<float> qkv, MapView<float> out);
+
+ private:
+  struct Impl;
+  explicit SpatialAttention(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lancet

@@ -1,0 +1,47 @@
+// Fast previews: every latent becomes one pixel by a linear map of its 48 channels, and the tools to find
+// that map for a given autoencoder.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/model_config.h"
+#include "common/rgb_image.h"
+#include "common/tensor_view.h"
+#include "kernels/kernel_context.h"
+#include "worker/model/vae/vae_decoder.h"
+
+namespace lancet {
+
+// x0 = x - t * velocity: where the sampler's straight line from time t ends. All [latents, channels].
+absl::Status EstimateClean(ConstMatrixView<float> x, ConstMatrixView<float> velocity, float t,
+                           MatrixView<float> x0);
+
+// The picture of height x width pixels, one per latent. latents: [height * width, 48], normalised.
+absl::StatusOr<RgbImage> LatentsToRgb(const LatentRgb& map, ConstMatrixView<float> latents, int64_t height,
+                                      int64_t width);
+
+// How well a map reproduces the pixels it was fitted to.
+struct LatentRgbFit {
+  LatentRgb map;
+  double r2 = 0;    // 1 - residual variance / variance, over the three colours together
+  double rmse = 0;  // of a pixel in [-1, 1]
+};
+
+// Ridge least squares: the map that best takes `latents` [n, 48] to `colours` [n, 3] (in [-1, 1]).
+// InvalidArgument if shapes disagree, n < 49, or a value isn't finite.
+absl::StatusOr<LatentRgbFit> FitLatentRgb(ConstMatrixView<float> latents, ConstMatrixView<float> colours);
+
+// Means of the 16 x 16 blocks of decoded planes: the colours to fit.
+//   planes: [3, 16 * height, 16 * width]   colours: [height * width, 3]
+absl::Status BlockMeans(absl::Span<const float> planes, int64_t height, int64_t width,
+                        MatrixView<float> colours);
+
+// A map for an autoencoder that came without one: decodes a few made-up latents (smooth fields plus noise, of
+// the spread that normalised latents have; always the same) and fits to them. Costs four decodes of 8 x 8
+// latents (128 x 128 pixels).
+absl::StatusOr<LatentRgbFit> FitLatentRgbFromDecoder(const KernelContext& ctx, VaeDecoder& decoder);
+
+}  // namespace lancet
