@@ -45,6 +45,7 @@ class SingleRankCollective final : public Collective {
   std::array<std::vector<float>, 2> buffers_;
   int next_ = 0;
 
+  // Not absl::Mutex: the distributions' build of it is opaque to the thread sanitizer.
   std::mutex mu_;
   absl::StatusCode failure_code_ = absl::StatusCode::kOk;  // guarded by mu_
   std::string failure_message_;                            // guarded by mu_

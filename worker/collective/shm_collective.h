@@ -82,35 +82,40 @@ class ShmCollective final : public Collective {
   // Tells the peers that this rank has come one phase further and waits until all have.
   absl::Status Arrive(absl::Time deadline);
   absl::Status CompareCalls();
+  // One phase of AllGather or Broadcast; the first of a call enters it.
+  absl::Status Exchange(const ShmCall& call, bool first, absl::Time deadline);
   bool SpinUntilArrived(uint32_t phase) const;
   absl::Status SleepUntilArrived(uint32_t phase, absl::Time deadline);
-  // The lowest rank that has not reached `phase`, or -1.
-  int Missing(uint32_t phase) const;
+  // The lowest rank from `from` on that has not reached `phase`; world_size if there is none.
+  int FirstMissing(uint32_t phase, int from) const;
+  // Breaks the group if a rank that has not reached `phase` never will.
+  absl::Status CheckPeers(uint32_t phase);
+  void WatchPeers();
 
   bool Broken() const;
   // Breaks the group with `reason` unless it is broken already; returns why it is broken.
   absl::Status Break(const absl::Status& reason);
   absl::Status BrokenStatus();
-  void WakeAll();
 
   // Constant after construction.
-  const std::shared_ptr<ShmSegment>
-      segment_;  // shared by the ranks of CreateGroupInProcess, which map it once
-  const ShmLayout layout_;
+  // Shared by the ranks of CreateGroupInProcess: the last one unmaps it.
+  const std::shared_ptr<ShmSegment> segment_;
   const int rank_;
   const int world_size_;
-  const absl::Duration max_spin_;
+  const absl::Duration spin_;
 
   // Of the one thread that makes the calls.
   PeerWatch peers_;
-  uint32_t phase_ = 0;      // barriers this rank has arrived at
+  ShmCall call_;            // the present or last call
+  uint32_t phase_ = 0;      // phases this rank has reached
   uint32_t calls_ = 0;      // collective calls begun
   uint32_t exchanges_ = 0;  // chunks exchanged by AllGather and Broadcast
 
+  // Guards what follows: why this rank's calls fail, once they do. Not absl::Mutex: the distributions' build
+  // of it is opaque to the thread sanitizer.
   std::mutex mu_;
-  absl::StatusCode failure_code_ =
-      absl::StatusCode::kOk;     // guarded by mu_; not OK: why this rank's calls fail
-  std::string failure_message_;  // guarded by mu_
+  absl::StatusCode failure_code_ = absl::StatusCode::kOk;
+  std::string failure_message_;
 };
 
 }  // namespace lancet

@@ -57,7 +57,6 @@ struct ShmHeader {
   uint64_t total_bytes;
 
   alignas(kShmSlotAlignment) std::atomic<ShmState> state;
-  int32_t broken_by;    // rank that broke the group
   int32_t broken_code;  // absl::StatusCode
   uint32_t message_bytes;
   char message[1000];
@@ -68,8 +67,10 @@ struct alignas(kShmSlotAlignment) ShmRankSlot {
       arrived;  // phases reached, wraps around; the futex word of those who wait for this rank
   std::atomic<uint32_t> sleepers;  // ranks that sleep, or are about to, on `arrived`
   std::atomic<uint32_t> departed;  // 1: the rank's object is gone
-  std::atomic<int32_t> pid;        // 0 until the rank has attached
-  uint64_t pid_namespace;          // of `pid`; written before it
+  std::atomic<int32_t> pid;        // of the rank's process; 0 until it has attached, and for threads
+  // ProcessId::pid_namespace of `pid`, written after it: until this is not 0, the peers don't look for the
+  // process.
+  std::atomic<uint64_t> pid_namespace;
   alignas(kShmSlotAlignment) ShmCall calls[2];
 };
 
