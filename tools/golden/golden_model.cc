@@ -1,0 +1,170 @@
+// Stages of the model on their own: time embedding, tables, schedule, autoencoder.
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "kernels/kernel_context.h"
+#include "tools/golden/golden_runs.h"
+#include "worker/engine/denoise.h"
+#include "worker/loader/shard_plan.h"
+#include "worker/model/latent_embedding.h"
+#include "worker/model/rope_table.h"
+#include "worker/model/vae/vae_decoder.h"
+
+namespace lancet {
+namespace {
+
+// Entries of a bf16 table that differ. Library sines may fall on the other side of a rounding boundary: one
+// entry in 10,000 may be off by one bf16 step; a difference of more than one step counts as many.
+struct TableCount {
+  int64_t count = 0;
+  int64_t different = 0;
+  int64_t far_off = 0;
+
+  void Add(bf16 got, bf16 expected) {
+    ++count;
+    if (got == expected) return;
+    ++different;
+    const int64_t steps = std::abs(static_cast<int64_t>(got.bits) - static_cast<int64_t>(expected.bits));
+    if (steps > 1) ++far_off;
+  }
+  void Report(const GoldenContext& context, const std::string& case_name, const std::string& quantity) const {
+    const int64_t allowed = (count + 9999) / 10000;
+    context.report.AddExact(case_name, quantity, far_off > 0 ? count : different, count, allowed,
+                            "one bf16 step at most");
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<double>> DecodeLatents(const GoldenContext& context, const bf16* latents,
+                                                  int64_t height, int64_t width) {
+  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
+  ctx->BindCallingThread();
+  LANCET_ASSIGN_OR_RETURN(const auto vae, VaeDecoder::Load(*ctx, context.checkpoint.vae()));
+  std::vector<float> values(height * width * kLatentChannels);
+  std::transform(latents, latents + values.size(), values.begin(), ToFloat);
+  LANCET_ASSIGN_OR_RETURN(
+      const std::vector<float> pixels,
+      vae->Decode(*ctx, ConstMatrixView<float>(values.data(), height * width, kLatentChannels), height,
+                  width));
+  return std::vector<double>(pixels.begin(), pixels.end());
+}
+
+absl::Status RunTimeEmbeddingCase(const GoldenContext& context, const std::string& case_name) {
+  LANCET_ASSIGN_OR_RETURN(const auto dict, context.folder.Tensors(case_name));
+  LANCET_ASSIGN_OR_RETURN(const TensorView times, dict->Get("t"));
+  LANCET_ASSIGN_OR_RETURN(const TensorView features, dict->Get("features"));
+  const ModelConfig& config = context.checkpoint.config();
+  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
+  ctx->BindCallingThread();
+  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
+  LANCET_ASSIGN_OR_RETURN(const TrunkWeights weights,
+                          TrunkWeights::Load(*ctx, context.checkpoint.trunk(), config, plan));
+  const int64_t rows = times.num_elements();
+  if (features.shape != Shape{rows, weights.time_features}) {
+    return absl::InvalidArgumentError(absl::StrCat("features have shape ", ShapeString(features.shape)));
+  }
+  std::vector<double> our_features;
+  std::vector<bf16> out(rows * config.hidden_size);
+  for (int64_t i = 0; i < rows; ++i) {
+    const float t = times.as<float>()[i];
+    const std::vector<float> row = TimeFeatures(t, weights.time_features);
+    our_features.insert(our_features.end(), row.begin(), row.end());
+    LANCET_RETURN_IF_ERROR(EmbedTime(
+        *ctx, weights, t, MatrixView<bf16>(out.data() + i * config.hidden_size, 1, config.hidden_size)));
+  }
+  // f32 sines of f32 angles: a few units in the last place.
+  context.report.AddLimit(case_name, "features", RelativeRms(our_features, ToDoubles(features)), 1e-6, "f32");
+  std::vector<double> values;
+  for (const bf16 x : out) values.push_back(ToFloat(x));
+  CompareRms(context, case_name, "out", values, *dict);
+  return absl::OkStatus();
+}
+
+absl::Status RunTablesCase(const GoldenContext& context, const std::string& case_name) {
+  LANCET_ASSIGN_OR_RETURN(const auto dict, context.folder.Tensors(case_name));
+  LANCET_ASSIGN_OR_RETURN(const TensorView position, dict->Get("rope.position"));
+  LANCET_ASSIGN_OR_RETURN(const TensorView cos, dict->Get("rope.cos"));
+  LANCET_ASSIGN_OR_RETURN(const TensorView sin, dict->Get("rope.sin"));
+  const ModelConfig& config = context.checkpoint.config();
+  const RopeTable rope(config);
+  const int64_t rows = cos.shape[0];
+  const int64_t n = rope.num_frequencies();
+  if (cos.shape != Shape{rows, n} || sin.shape != cos.shape || position.shape != Shape{3, rows}) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rope.cos has shape ", ShapeString(cos.shape), "; head_dim is ", config.head_dim));
+  }
+  TableCount rope_count;
+  std::vector<bf16> row_cos(n);
+  std::vector<bf16> row_sin(n);
+  const int32_t* p = position.as<int32_t>();
+  for (int64_t i = 0; i < rows; ++i) {
+    rope.Row(p[i], p[rows + i], p[2 * rows + i], row_cos.data(), row_sin.data());
+    for (int64_t f = 0; f < n; ++f) {
+      rope_count.Add(row_cos[f], cos.as<bf16>()[i * n + f]);
+      rope_count.Add(row_sin[f], sin.as<bf16>()[i * n + f]);
+    }
+  }
+  rope_count.Report(context, case_name, "rope");
+
+  LANCET_ASSIGN_OR_RETURN(const TensorView index, dict->Get("latent.index"));
+  for (const std::string& name : dict->names()) {
+    if (!absl::StartsWith(name, "latent.width_")) continue;
+    LANCET_ASSIGN_OR_RETURN(const TensorView table, dict->Get(name));
+    const int64_t width = table.shape.back();
+    const LatentPositionTable positions(width, config.max_latent_side);
+    std::vector<bf16> row(width);
+    TableCount count;
+    for (int64_t i = 0; i < index.num_elements(); ++i) {
+      positions.Row(index.as<int32_t>()[i], row.data());
+      for (int64_t c = 0; c < width; ++c) count.Add(row[c], table.as<bf16>()[i * width + c]);
+    }
+    count.Report(context, case_name, name);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunScheduleCase(const GoldenContext& context, const std::string& case_name) {
+  LANCET_ASSIGN_OR_RETURN(const nlohmann::json schedules, context.folder.Json(case_name));
+  for (const auto& schedule : schedules) {
+    const int32_t steps = schedule.value("steps", 0);
+    SamplerParams sampler;
+    sampler.num_steps = steps;
+    sampler.timestep_shift = schedule.value("shift", 0.0f);
+    const std::vector<float> times = TimestepSchedule(steps, sampler.timestep_shift);
+    int64_t wrong = 0;
+    for (int32_t i = 0; i <= steps; ++i) wrong += times[i] != schedule["t"][i].get<float>() ? 1 : 0;
+    for (int32_t i = 0; i < steps; ++i) {
+      const float dt = times[i] - times[i + 1];
+      wrong += dt != schedule["dt"][i].get<float>() ? 1 : 0;
+      wrong += RoundToBf16(dt) != schedule["dt_bf16"][i].get<float>() ? 1 : 0;
+      wrong += IsGuided(sampler, times[i]) != schedule["guided"][i].get<bool>() ? 1 : 0;
+    }
+    context.report.AddExact(case_name, absl::StrCat(steps, " steps, ", sampler.timestep_shift), wrong,
+                            4 * steps + 1);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunVaeCase(const GoldenContext& context, const std::string& case_name) {
+  LANCET_ASSIGN_OR_RETURN(const auto dict, context.folder.Tensors(case_name));
+  LANCET_ASSIGN_OR_RETURN(const TensorView z, dict->Get("z"));
+  LANCET_ASSIGN_OR_RETURN(const TensorView decoded, dict->Get("fp64.decoded_1"));
+  if (decoded.shape.size() != 4 || decoded.shape[1] != 1 || z.shape.size() != 2 || z.dtype != DType::kBf16) {
+    return absl::InvalidArgumentError("z or fp64.decoded_1 has an unexpected shape");
+  }
+  const int64_t height = decoded.shape[2] / kPixelsPerLatent;
+  const int64_t width = decoded.shape[3] / kPixelsPerLatent;
+  LANCET_ASSIGN_OR_RETURN(const std::vector<double> pixels,
+                          DecodeLatents(context, z.as<bf16>(), height, width));
+  CompareRms(context, case_name, "decoded_1", pixels, *dict);
+  context.report.AddSkipped(absl::StrCat(case_name, " encode"), "image input is not built yet");
+  context.report.AddSkipped(absl::StrCat(case_name, " 9 frames"), "video is not built");
+  return absl::OkStatus();
+}
+
+}  // namespace lancet

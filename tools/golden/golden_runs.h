@@ -1,0 +1,51 @@
+// The kinds of golden cases, each compared with the real code that serves requests.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/checkpoint.h"
+#include "tools/golden/golden_case.h"
+#include "tools/golden/rank_group.h"
+#include "tools/golden/report.h"
+
+namespace lancet {
+
+// What a run of lancet-golden works on.
+struct GoldenContext {
+  const Checkpoint& checkpoint;
+  const GoldenFolder& folder;
+  int world_size = 1;
+  RankGroup& engines;
+  GoldenReport& report;
+};
+
+// Dispatches on the name and content of a case; a failure to run is a row of the report. Cases of a task that
+// does not exist are listed as skipped.
+void RunGoldenCase(const GoldenContext& context, const std::string& case_name);
+
+// Adds the row of a quantity that has a bf16 trace: our distance to the fp64 trace whose weights are ours
+// (rounded to bf16, if that trace was kept; else exact), in units of the bf16 trace's distance.
+void CompareRms(const GoldenContext& context, const std::string& case_name, const std::string& quantity,
+                const std::vector<double>& values, const StateDict& dict);
+
+// Latents [height * width, 48] through the checkpoint's decoder: planes [3, 16 height, 16 width].
+absl::StatusOr<std::vector<double>> DecodeLatents(const GoldenContext& context, const bf16* latents,
+                                                  int64_t height, int64_t width);
+
+// --- By subject; each adds its rows. ---
+absl::Status RunLayerCase(const GoldenContext& context, const std::string& case_name);  // layer_*
+absl::Status RunTimeEmbeddingCase(const GoldenContext& context, const std::string& case_name);
+absl::Status RunTablesCase(const GoldenContext& context, const std::string& case_name);  // rope_latent_tables
+absl::Status RunScheduleCase(const GoldenContext& context, const std::string& case_name);
+absl::Status RunVaeCase(const GoldenContext& context, const std::string& case_name);
+absl::Status RunNvfp4Case(const GoldenContext& context, const std::string& case_name);
+absl::Status RunPhiloxCase(const GoldenContext& context, const std::string& case_name);
+absl::Status RunTokenizerCase(const GoldenContext& context, const std::string& case_name);  // tokenizer_*
+absl::Status RunPositionsCase(const GoldenContext& context,
+                              const std::string& case_name);  // prompts_positions
+absl::Status RunTextToImageCase(const GoldenContext& context, const std::string& case_name);
+
+}  // namespace lancet

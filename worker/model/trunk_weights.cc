@@ -1,0 +1,120 @@
+#include "worker/model/trunk_weights.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "worker/loader/weight_loader.h"
+
+namespace lancet {
+namespace {
+
+// Names of one expert: attention puts the suffix behind "_proj", the MLP behind the container.
+struct ExpertNames {
+  std::string layer;   // "language_model.model.layers.3."
+  std::string suffix;  // "" or "_moe_gen"
+
+  std::string Attention(absl::string_view linear) const {
+    return absl::StrCat(layer, "self_attn.", linear, suffix);
+  }
+  std::string Mlp(absl::string_view linear) const { return absl::StrCat(layer, "mlp", suffix, ".", linear); }
+  std::string LayerNorm(absl::string_view norm) const { return absl::StrCat(layer, norm, suffix, ".weight"); }
+  std::string HeadNorm(absl::string_view norm) const {
+    return absl::StrCat(layer, "self_attn.", norm, suffix, ".weight");
+  }
+};
+
+absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDict& dict,
+                                         const ModelConfig& config, const ShardPlan& plan,
+                                         const ExpertNames& names) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t q_rows = config.num_heads * config.head_dim;
+  const int64_t kv_rows = config.num_kv_heads * config.head_dim;
+  const int64_t inner = config.intermediate_size;
+  ExpertWeights w;
+  LANCET_ASSIGN_OR_RETURN(w.input_norm, LoadVector(dict, names.LayerNorm("input_layernorm"), hidden));
+  LANCET_ASSIGN_OR_RETURN(w.post_norm, LoadVector(dict, names.LayerNorm("post_attention_layernorm"), hidden));
+  LANCET_ASSIGN_OR_RETURN(w.q_norm, LoadVector(dict, names.HeadNorm("q_norm"), config.head_dim));
+  LANCET_ASSIGN_OR_RETURN(w.k_norm, LoadVector(dict, names.HeadNorm("k_norm"), config.head_dim));
+
+  std::vector<Nvfp4MatrixView> qkv;
+  for (const auto& [linear, rows] :
+       {std::pair<const char*, int64_t>{"q_proj", q_rows}, {"k_proj", kv_rows}, {"v_proj", kv_rows}}) {
+    const std::string base = names.Attention(linear);
+    LANCET_ASSIGN_OR_RETURN(Nvfp4MatrixView view, LoadLinearSlice(dict, base, linear, rows, hidden, plan));
+    qkv.push_back(view);
+    LANCET_ASSIGN_OR_RETURN(const LinearSlice slice, SliceLinear(plan, linear, rows, hidden));
+    LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> bias,
+                            LoadVector(dict, absl::StrCat(base, ".bias"), rows, slice.rows));
+    w.qkv_bias.insert(w.qkv_bias.end(), bias.begin(), bias.end());
+  }
+  LANCET_ASSIGN_OR_RETURN(w.qkv, Nvfp4Weights::Pack(ctx, qkv));
+  LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView o,
+                          LoadLinearSlice(dict, names.Attention("o_proj"), "o_proj", hidden, q_rows, plan));
+  LANCET_ASSIGN_OR_RETURN(w.o, Nvfp4Weights::Pack(ctx, {o}));
+
+  std::vector<Nvfp4MatrixView> gate_up;
+  for (const char* linear : {"gate_proj", "up_proj"}) {
+    LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
+                            LoadLinearSlice(dict, names.Mlp(linear), linear, inner, hidden, plan));
+    gate_up.push_back(view);
+  }
+  LANCET_ASSIGN_OR_RETURN(w.gate_up, Nvfp4Weights::Pack(ctx, gate_up));
+  LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView down,
+                          LoadLinearSlice(dict, names.Mlp("down_proj"), "down_proj", hidden, inner, plan));
+  LANCET_ASSIGN_OR_RETURN(w.down, Nvfp4Weights::Pack(ctx, {down}));
+  return w;
+}
+
+absl::StatusOr<DenseLinear> LoadDense(const KernelContext& ctx, const StateDict& dict,
+                                      const std::string& base, int64_t rows, int64_t cols) {
+  LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<bf16> weight,
+                          LoadMatrix(dict, absl::StrCat(base, ".weight"), rows, cols));
+  LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> bias, LoadVector(dict, absl::StrCat(base, ".bias"), rows));
+  return DenseLinear::Create(ctx, weight, bias);
+}
+
+}  // namespace
+
+absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const StateDict& dict,
+                                                const ModelConfig& config, const ShardPlan& plan) {
+  TrunkWeights w;
+  LANCET_ASSIGN_OR_RETURN(
+      const ConstMatrixView<bf16> embed,
+      LoadMatrix(dict, "language_model.model.embed_tokens.weight", config.vocab_size, config.hidden_size));
+  w.embed_tokens.assign(embed.data, embed.data + embed.rows * embed.cols);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const std::string prefix = absl::StrCat("language_model.model.layers.", layer, ".");
+    LayerWeights& weights = w.layers.emplace_back();
+    for (const auto& [expert, suffix] :
+         {std::pair<Expert, const char*>{Expert::kUnd, ""}, {Expert::kGen, "_moe_gen"}}) {
+      LANCET_ASSIGN_OR_RETURN(weights.expert[static_cast<int>(expert)],
+                              LoadExpert(ctx, dict, config, plan, {prefix, suffix}));
+    }
+  }
+  LANCET_ASSIGN_OR_RETURN(w.gen_norm,
+                          LoadVector(dict, "language_model.model.norm_moe_gen.weight", config.hidden_size));
+  LANCET_ASSIGN_OR_RETURN(const TensorView time_weight, dict.Get("time_embedder.mlp.0.weight"));
+  if (time_weight.shape.size() != 2) {
+    return absl::InvalidArgumentError(absl::StrCat("time_embedder.mlp.0.weight in ", dict.path(),
+                                                   " has shape ", ShapeString(time_weight.shape),
+                                                   "; expected two extents"));
+  }
+  w.time_features = time_weight.shape[1];
+  LANCET_ASSIGN_OR_RETURN(DenseLinear time0,
+                          LoadDense(ctx, dict, "time_embedder.mlp.0", config.hidden_size, w.time_features));
+  LANCET_ASSIGN_OR_RETURN(
+      DenseLinear time2, LoadDense(ctx, dict, "time_embedder.mlp.2", config.hidden_size, config.hidden_size));
+  LANCET_ASSIGN_OR_RETURN(DenseLinear vae2llm,
+                          LoadDense(ctx, dict, "vae2llm", config.hidden_size, kLatentChannels));
+  LANCET_ASSIGN_OR_RETURN(DenseLinear llm2vae,
+                          LoadDense(ctx, dict, "llm2vae", kLatentChannels, config.hidden_size));
+  w.time_mlp.push_back(std::move(time0));
+  w.time_mlp.push_back(std::move(time2));
+  w.vae2llm.push_back(std::move(vae2llm));
+  w.llm2vae.push_back(std::move(llm2vae));
+  return w;
+}
+
+}  // namespace lancet

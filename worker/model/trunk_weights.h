@@ -1,0 +1,56 @@
+// The weights of a rank's part of the Mixture-of-Transformers trunk, by name.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/bf16.h"
+#include "common/model_config.h"
+#include "common/state_dict.h"
+#include "kernels/gemm.h"
+#include "kernels/kernel_context.h"
+#include "kernels/nvfp4.h"
+#include "worker/loader/shard_plan.h"
+
+namespace lancet {
+
+// Rows of a pass go through one of two sets of weights: text and the markers around pictures through `und`,
+// latents through `gen`.
+enum class Expert { kUnd = 0, kGen = 1 };
+inline constexpr int kNumExperts = 2;
+
+// One expert of one layer. H = hidden size, D = head_dim; Q, K = query and key/value heads of this rank; I =
+// inner columns of this rank.
+struct ExpertWeights {
+  std::vector<bf16> input_norm;  // [H]
+  std::vector<bf16> q_norm;      // [D]
+  std::vector<bf16> k_norm;      // [D]
+  Nvfp4Weights qkv;              // [(Q + 2 K) D, H]: q, then k, then v
+  std::vector<bf16> qkv_bias;    // [(Q + 2 K) D]
+  Nvfp4Weights o;                // [H, Q D]
+  std::vector<bf16> post_norm;   // [H]
+  Nvfp4Weights gate_up;          // [2 I, H]: gate, then up
+  Nvfp4Weights down;             // [H, I]
+};
+
+struct LayerWeights {
+  ExpertWeights expert[kNumExperts];
+};
+
+struct TrunkWeights {
+  std::vector<bf16> embed_tokens;  // [vocab, H]
+  std::vector<LayerWeights> layers;
+  std::vector<bf16> gen_norm;         // [H]: the final norm of latents
+  std::vector<DenseLinear> time_mlp;  // two: [H, F] and [H, H]
+  std::vector<DenseLinear> vae2llm;   // one: [H, 48]
+  std::vector<DenseLinear> llm2vae;   // one: [48, H]
+
+  int64_t time_features = 0;  // F, 256 in the release
+
+  // Reads and repacks the rank's shard. The checkpoint may go away afterwards.
+  static absl::StatusOr<TrunkWeights> Load(const KernelContext& ctx, const StateDict& dict,
+                                           const ModelConfig& config, const ShardPlan& plan);
+};
+
+}  // namespace lancet
