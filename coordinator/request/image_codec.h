@@ -1,4 +1,4 @@
-// Pictures to and from files in memory: PNG, JPEG and WebP, and scaling for previews. No files, no threads;
+// Pictures to and from files in memory: PNG, JPEG and WebP. No files, no threads;
 // every function is thread-safe.
 #pragma once
 
@@ -22,11 +22,6 @@ absl::string_view ImageFormatName(ImageFormat format);
 // InvalidArgument if the picture is empty, its buffer has the wrong size or a side exceeds what the format
 // can hold (16383 for all three, WebP's limit).
 absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat format);
-
-// A picture whose longer side is at most `max_side`: larger ones are averaged down to exactly that, keeping
-// the proportions; smaller ones are enlarged smoothly by the largest whole factor that fits. InvalidArgument
-// if max_side < 1 or the picture is not well-formed.
-absl::StatusOr<RgbImage> FitImage(const RgbImage& image, int32_t max_side);
 
 // What a file may claim about itself before any of it is decoded.
 struct DecodeLimits {

@@ -9,12 +9,13 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "coordinator/request/bpe.h"
 #include "coordinator/request/pretokenizer.h"
+#include "coordinator/request/tokenizer_files.h"
 
 namespace lancet {
 
@@ -53,15 +54,18 @@ class Tokenizer {
   int32_t size() const { return static_cast<int32_t>(token_bytes_.size()); }
 
  private:
-  Tokenizer(Bpe bpe, Pretokenizer pretokenizer);
+  Tokenizer(Bpe bpe, Pretokenizer pretokenizer, std::vector<std::string> token_bytes,
+            std::vector<AddedToken> added);
 
-  absl::Status EncodeNormalized(absl::string_view text, std::vector<int32_t>& ids) const;
+  // `text` is in form C.
+  absl::Status EncodePlain(absl::string_view text, std::vector<int32_t>& ids) const;
+  // The longest added token that `text` starts with; null if none.
+  const AddedToken* FindAddedTokenAt(absl::string_view text) const;
 
   const Bpe bpe_;
   const Pretokenizer pretokenizer_;
-  std::vector<std::string> token_bytes_;  // by id
-  absl::flat_hash_map<std::string, int32_t> added_;
-  size_t max_added_length_ = 0;
+  const std::vector<std::string> token_bytes_;  // by id
+  const std::vector<AddedToken> added_;         // longest first
 };
 
 }  // namespace lancet
