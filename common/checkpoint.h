@@ -2,21 +2,23 @@
 // use.
 //
 // --model_dir names a folder such as a download holds:
-//   Lance_3B-NVFP4/{nvfp4_state_dict.safetensors, nvfp4_meta.json}   the quantised trunk
-//   llm_config.json, vocab.json, merges.txt, tokenizer_config.json   in the folder, Lance_3B-NVFP4/ or
+//   nvfp4_state_dict.safetensors, nvfp4_meta.json                    the quantised trunk: in Lance_3B-NVFP4/,
+//   in the
+//                                                                    folder itself, or in its only sub-folder
+//                                                                    that has it
+//   llm_config.json, vocab.json, merges.txt, tokenizer_config.json   beside the trunk, in the folder, or in
 //   Lance_3B/ Wan2.2_VAE.safetensors or Wan2.2_VAE.pth                         in the folder (safetensors
 //   preferred) lancet.json                                                      optional; in the folder
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/model_config.h"
 #include "common/state_dict.h"
+#include "common/vae_check.h"
 
 namespace lancet {
 
@@ -37,11 +39,12 @@ struct CheckpointPaths {
 // for.
 absl::StatusOr<CheckpointPaths> ResolveCheckpoint(const CheckpointPaths& overrides);
 
-// The files a coordinator needs: configuration, no weights. Reads headers only for the fingerprint.
+// Opened and checked files of one model. Thread-safe after Open.
 class Checkpoint {
  public:
-  // Opens (maps) everything and validates: header rules, names, dtypes, shapes, block size, meta. The first
-  // missing or odd tensor is named. Sizes come from llm_config.json and are checked against the tensors.
+  // Maps the files and checks them: header rules, names, element types, shapes, block size, meta, values of
+  // the scales. The first missing or odd tensor is named. Sizes come from llm_config.json and must be the
+  // tensors'. Reads, besides headers, the block scales (0.7 GB of a 5 GB checkpoint) and samples of the rest.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const CheckpointPaths& paths);
 
   const CheckpointPaths& paths() const { return paths_; }
@@ -50,8 +53,8 @@ class Checkpoint {
   // NVFP4 trunk: names as in the file.
   const StateDict& trunk() const { return *trunk_; }
   const StateDict& vae() const { return *vae_; }
-  // 32 hex digits: SHA-256, truncated, over names, dtypes, shapes and samples of the data of trunk and VAE
-  // and over llm_config.json. The same on every host that has the same files.
+  const VaeLayout& vae_layout() const { return vae_layout_; }
+  // 32 hex digits (fingerprint.h). The same on every host that has the same files.
   const std::string& fingerprint() const { return fingerprint_; }
 
  private:
@@ -62,6 +65,7 @@ class Checkpoint {
   ModelCard card_;
   std::unique_ptr<StateDict> trunk_;
   std::unique_ptr<StateDict> vae_;
+  VaeLayout vae_layout_;
   std::string fingerprint_;
 };
 

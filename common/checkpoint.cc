@@ -1,0 +1,152 @@
+#include "common/checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/fingerprint.h"
+#include "common/mapped_file.h"
+#include "common/safetensors.h"
+#include "common/status_macros.h"
+#include "common/trunk_check.h"
+
+namespace lancet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr absl::string_view kTrunkFile = "nvfp4_state_dict.safetensors";
+constexpr absl::string_view kTrunkFolder = "Lance_3B-NVFP4";
+constexpr absl::string_view kBaseFolder = "Lance_3B";
+// llm_config.json and lancet.json have a few kB; nvfp4_meta.json 60 kB for 3B.
+constexpr size_t kMaxConfigBytes = size_t{4} << 20;
+constexpr size_t kMaxMetaBytes = size_t{64} << 20;
+
+std::string Join(const std::string& folder, absl::string_view name) {
+  return (fs::path(folder) / std::string(name)).string();
+}
+
+bool IsFile(const std::string& path) {
+  std::error_code error;
+  return fs::is_regular_file(path, error);
+}
+
+// The first of `candidates` that is a file; empty if none is.
+std::string FirstFile(const std::vector<std::string>& candidates) {
+  const auto it = std::find_if(candidates.begin(), candidates.end(), IsFile);
+  return it == candidates.end() ? std::string() : *it;
+}
+
+absl::Status NotFound(absl::string_view what, const std::vector<std::string>& looked_at) {
+  return absl::NotFoundError(absl::StrCat(what, " not found; looked at ", absl::StrJoin(looked_at, ", ")));
+}
+
+// Sub-folders of model_dir that hold a trunk, sorted.
+std::vector<std::string> TrunksInSubfolders(const std::string& model_dir) {
+  std::vector<std::string> found;
+  std::error_code error;
+  fs::directory_iterator it(model_dir, fs::directory_options::skip_permission_denied, error);
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    std::string candidate = Join(it->path().string(), kTrunkFile);
+    if (IsFile(candidate)) found.push_back(std::move(candidate));
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+absl::StatusOr<std::string> ResolveTrunk(const std::string& model_dir) {
+  std::vector<std::string> looked_at = {Join(Join(model_dir, kTrunkFolder), kTrunkFile),
+                                        Join(model_dir, kTrunkFile)};
+  std::string found = FirstFile(looked_at);
+  if (!found.empty()) return found;
+  const std::vector<std::string> others = TrunksInSubfolders(model_dir);
+  if (others.size() == 1) return others.front();
+  if (others.size() > 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        model_dir, " holds several trunks: ", absl::StrJoin(others, ", "), "; choose one with --trunk"));
+  }
+  looked_at.push_back(Join(Join(model_dir, "*"), kTrunkFile));
+  return NotFound("the quantised trunk (--trunk)", looked_at);
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointPaths> ResolveCheckpoint(const CheckpointPaths& overrides) {
+  CheckpointPaths paths = overrides;
+  const std::string& dir = paths.model_dir;
+  const bool needs_dir = paths.trunk.empty() || paths.llm_config.empty() || paths.vocab.empty() ||
+                         paths.merges.empty() || paths.tokenizer_config.empty() || paths.vae.empty();
+  std::error_code error;
+  if (dir.empty() && needs_dir) return absl::InvalidArgumentError("--model_dir is not set");
+  if (!dir.empty() && !fs::is_directory(dir, error)) {
+    return absl::NotFoundError(absl::StrCat("--model_dir ", dir, ": is not a folder"));
+  }
+  if (paths.trunk.empty()) {
+    LANCET_ASSIGN_OR_RETURN(paths.trunk, ResolveTrunk(dir));
+  }
+  const std::string trunk_dir = fs::path(paths.trunk).parent_path().string();
+  if (paths.trunk_meta.empty()) paths.trunk_meta = FirstFile({Join(trunk_dir, "nvfp4_meta.json")});
+
+  struct Companion {
+    const char* file;
+    const char* flag;
+    std::string CheckpointPaths::*path;
+  };
+  for (const Companion& companion :
+       {Companion{"llm_config.json", "--llm_config", &CheckpointPaths::llm_config},
+        Companion{"vocab.json", "--vocab", &CheckpointPaths::vocab},
+        Companion{"merges.txt", "--merges", &CheckpointPaths::merges},
+        Companion{"tokenizer_config.json", "--tokenizer_config", &CheckpointPaths::tokenizer_config}}) {
+    std::string& path = paths.*companion.path;
+    if (!path.empty()) continue;
+    std::vector<std::string> looked_at = {Join(trunk_dir, companion.file)};
+    if (!dir.empty()) {
+      looked_at.push_back(Join(dir, companion.file));
+      looked_at.push_back(Join(Join(dir, kBaseFolder), companion.file));
+    }
+    path = FirstFile(looked_at);
+    if (path.empty()) return NotFound(absl::StrCat(companion.file, " (", companion.flag, ")"), looked_at);
+  }
+  if (paths.vae.empty()) {
+    const std::vector<std::string> looked_at = {Join(dir, "Wan2.2_VAE.safetensors"),
+                                                Join(dir, "Wan2.2_VAE.pth")};
+    paths.vae = FirstFile(looked_at);
+    if (paths.vae.empty()) return NotFound("the autoencoder (--vae)", looked_at);
+  }
+  if (paths.lancet_json.empty() && !dir.empty()) paths.lancet_json = FirstFile({Join(dir, "lancet.json")});
+  return paths;
+}
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const CheckpointPaths& paths) {
+  auto checkpoint = std::unique_ptr<Checkpoint>(new Checkpoint());
+  checkpoint->paths_ = paths;
+  LANCET_ASSIGN_OR_RETURN(const std::string config_json, ReadTextFile(paths.llm_config, kMaxConfigBytes));
+  LANCET_ASSIGN_OR_RETURN(checkpoint->config_, ParseModelConfig(config_json, paths.llm_config));
+  const ModelConfig& config = checkpoint->config_;
+  if (!paths.lancet_json.empty()) {
+    LANCET_ASSIGN_OR_RETURN(const std::string card_json, ReadTextFile(paths.lancet_json, kMaxConfigBytes));
+    LANCET_ASSIGN_OR_RETURN(checkpoint->card_, ParseModelCard(card_json, paths.lancet_json));
+  }
+  if (checkpoint->card_.name.empty()) {
+    checkpoint->card_.name = fs::path(paths.trunk).parent_path().filename().string();
+  }
+
+  LANCET_ASSIGN_OR_RETURN(checkpoint->trunk_, SafetensorsFile::Open(paths.trunk));
+  LANCET_RETURN_IF_ERROR(CheckTrunkLayout(*checkpoint->trunk_, config));
+  if (!paths.trunk_meta.empty()) {
+    LANCET_ASSIGN_OR_RETURN(const std::string meta_json, ReadTextFile(paths.trunk_meta, kMaxMetaBytes));
+    LANCET_RETURN_IF_ERROR(CheckTrunkMeta(meta_json, paths.trunk_meta, config));
+  }
+  LANCET_ASSIGN_OR_RETURN(checkpoint->vae_, OpenStateDict(paths.vae));
+  LANCET_ASSIGN_OR_RETURN(checkpoint->vae_layout_, CheckVae(*checkpoint->vae_));
+  LANCET_RETURN_IF_ERROR(CheckTrunkValues(*checkpoint->trunk_, config));
+  LANCET_ASSIGN_OR_RETURN(checkpoint->fingerprint_,
+                          CheckpointFingerprint(*checkpoint->trunk_, *checkpoint->vae_, config_json));
+  return checkpoint;
+}
+
+}  // namespace lancet

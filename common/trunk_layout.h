@@ -1,0 +1,44 @@
+// What an NVFP4 trunk file must hold for given sizes: names, element types and shapes. The one place that
+// knows how the release names its tensors.
+//
+// A quantised linear with base name B, y = W x + bias with W [out, in], is stored as
+//   B.qweight      u8   [out, in / 2]    two E2M1 codes a byte, even column in the low nibble
+//   B.scales_fp8   u8   [out, in / 16]   E4M3 bytes of the block scales; never used for arithmetic
+//   B.scales_bf16  bf16 [out, in / 16]   the block scales
+//   B.bias         bf16 [out]            q, k and v only
+// and its unquantised form B.weight is absent.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/dtype.h"
+#include "common/model_config.h"
+#include "common/tensor_view.h"
+
+namespace lancet {
+
+struct TrunkLinear {
+  std::string base;
+  int64_t out = 0;
+  int64_t in = 0;
+  bool has_bias = false;
+};
+
+// The 14 quantised linears of every layer: seven of the understanding expert, seven of the generation expert.
+std::vector<TrunkLinear> TrunkLinears(const ModelConfig& config);
+
+enum class TrunkTensorKind { kCodes, kScalesFp8, kScalesBf16, kBias, kNorm, kEmbedding, kHead, kAdapter };
+
+struct TrunkTensor {
+  std::string name;
+  TrunkTensorKind kind = TrunkTensorKind::kCodes;
+  DType dtype = DType::kBf16;
+  Shape shape;
+};
+
+// Every tensor that must be there, each once.
+std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config);
+
+}  // namespace lancet
