@@ -25,7 +25,7 @@ class StateDict {
   virtual const std::string& path() const = 0;
   // Says that a tensor has been used, so that its pages need not stay resident. Its view stays valid; reading
   // it again costs time only.
-  virtual void Release(absl::string_view name) const = 0;
+  virtual void Release(absl::string_view /*name*/) const {}
 };
 
 // Opens a safetensors file or a PyTorch archive, told apart by their first bytes, and checks all that can be
