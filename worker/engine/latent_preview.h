@@ -15,10 +15,6 @@
 
 namespace lancet {
 
-// x0 = x - t * velocity: where the sampler's straight line from time t ends. All [latents, channels].
-absl::Status EstimateClean(ConstMatrixView<float> x, ConstMatrixView<float> velocity, float t,
-                           MatrixView<float> x0);
-
 // The picture of height x width pixels, one per latent. latents: [height * width, 48], normalised.
 absl::StatusOr<RgbImage> LatentsToRgb(const LatentRgb& map, ConstMatrixView<float> latents, int64_t height,
                                       int64_t width);

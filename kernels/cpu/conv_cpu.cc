@@ -1,0 +1,211 @@
+// Conv2d through oneDNN. Weights are kept once, in the layout that the primitive for the last map size asked
+// for; the layout hardly ever depends on the size (a narrower output block for very small maps), and when it
+// does the weights are repacked in place of the old ones, so memory stays at one copy.
+
+#include <algorithm>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "kernels/conv.h"
+#include "kernels/cpu/onednn.h"
+
+namespace lancet {
+namespace {
+
+using dnnl::memory;
+
+// A stripwise pass over one map uses up to four (first size, last size, with and without sum); two map sizes
+// in turn.
+constexpr size_t kMaxPrimitives = 8;
+
+// The map size for which weights are packed at first: an ordinary picture.
+constexpr int64_t kTypicalSide = 32;
+
+struct Key {
+  int64_t height = 0;
+  int64_t width = 0;
+  ConvPadding padding;
+  bool accumulate = false;
+  friend bool operator==(const Key&, const Key&) = default;
+};
+
+struct Compiled {
+  Key key;
+  memory::desc src;
+  memory::desc dst;
+  dnnl::convolution_forward primitive;
+};
+
+int64_t OutExtent(int64_t extent, int64_t before, int64_t after, const ConvShape& shape) {
+  return (extent + before + after - shape.kernel) / shape.stride + 1;
+}
+
+}  // namespace
+
+DType ActivationType(const KernelContext& ctx) {
+  return ctx.isa() >= CpuIsa::kAvx512Bf16 ? DType::kBf16 : DType::kF32;
+}
+
+struct Conv2d::Impl {
+  ConvShape shape;
+  DType type = DType::kF32;
+  dnnl::engine engine;
+  dnnl::stream stream;
+  memory weights;
+  memory bias;
+  std::vector<Compiled> compiled;  // least recently used first
+
+  std::string Describe(const Key& key) const {
+    return absl::StrCat("Conv2d ", shape.in_channels, " -> ", shape.out_channels, " channels, ", shape.kernel,
+                        "x", shape.kernel, ", stride ", shape.stride, ", on [", key.height, ", ", key.width,
+                        "] ", DTypeName(type));
+  }
+
+  dnnl::convolution_forward::primitive_desc PrimitiveDesc(const Key& key) const {
+    const memory::data_type data = OneDnnType(type);
+    const ConvPadding& pad = key.padding;
+    const memory::desc src({1, shape.in_channels, key.height, key.width}, data, memory::format_tag::nhwc);
+    const memory::desc dst({1, shape.out_channels, OutExtent(key.height, pad.top, pad.bottom, shape),
+                            OutExtent(key.width, pad.left, pad.right, shape)},
+                           data, memory::format_tag::nhwc);
+    const memory::desc any_weights({shape.out_channels, shape.in_channels, shape.kernel, shape.kernel}, data,
+                                   memory::format_tag::any);
+    dnnl::primitive_attr attributes;
+    if (key.accumulate) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attributes.set_post_ops(sum);
+    }
+    return ConvolutionDesc(engine, src, any_weights, bias.get_desc(), dst, {shape.stride, shape.stride},
+                           {pad.top, pad.left}, {pad.bottom, pad.right}, attributes);
+  }
+
+  // Makes `weights` lie as `layout` says.
+  void Repack(const memory::desc& layout) {
+    if (weights.get_desc() == layout) return;
+    memory packed(layout, engine);
+    dnnl::reorder(weights, packed).execute(stream, weights, packed);
+    stream.wait();
+    weights = std::move(packed);
+    compiled.clear();  // they read the old layout
+  }
+
+  const Compiled& Find(const Key& key) {
+    const auto found =
+        std::find_if(compiled.begin(), compiled.end(), [&](const Compiled& c) { return c.key == key; });
+    if (found != compiled.end()) {
+      std::rotate(found, found + 1, compiled.end());
+      return compiled.back();
+    }
+    const auto desc = PrimitiveDesc(key);
+    Repack(desc.weights_desc());
+    if (compiled.size() == kMaxPrimitives) compiled.erase(compiled.begin());
+    compiled.push_back({key, desc.src_desc(), desc.dst_desc(), dnnl::convolution_forward(desc)});
+    return compiled.back();
+  }
+
+  template <typename T>
+  absl::Status Forward(ConstMapView<T> x, const ConvPadding& padding, bool accumulate, MapView<T> y) {
+    const Key key{x.height, x.width, padding, accumulate};
+    if (DTypeOf<T>::value != type) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Describe(key), ": called with ", DTypeName(DTypeOf<T>::value), " activations"));
+    }
+    for (const int64_t pad : {padding.top, padding.left, padding.bottom, padding.right}) {
+      if (pad < 0 || pad > 2) {
+        return absl::InvalidArgumentError(absl::StrCat(Describe(key), ": padding ", pad, " is outside 0..2"));
+      }
+    }
+    const bool large_enough = x.height + padding.top + padding.bottom >= shape.kernel &&
+                              x.width + padding.left + padding.right >= shape.kernel && x.height >= 1 &&
+                              x.width >= 1;
+    if (!large_enough || x.channels != shape.in_channels || y.channels != shape.out_channels ||
+        y.height != OutExtent(x.height, padding.top, padding.bottom, shape) ||
+        y.width != OutExtent(x.width, padding.left, padding.right, shape)) {
+      return absl::InvalidArgumentError(absl::StrCat(Describe(key), ": maps of ", x.ShapeString(), " and ",
+                                                     y.ShapeString(), " do not fit"));
+    }
+    return CallOneDnn([&] { return Describe(key); },
+                      [&] {
+                        const Compiled& c = Find(key);
+                        // oneDNN's interface knows no const; it only reads the source.
+                        c.primitive.execute(stream,
+                                            {{DNNL_ARG_SRC, memory(c.src, engine, const_cast<T*>(x.data))},
+                                             {DNNL_ARG_WEIGHTS, weights},
+                                             {DNNL_ARG_BIAS, bias},
+                                             {DNNL_ARG_DST, memory(c.dst, engine, y.data)}});
+                        stream.wait();
+                      });
+  }
+};
+
+absl::StatusOr<Conv2d> Conv2d::Create(const KernelContext& ctx, const ConvShape& shape,
+                                      absl::Span<const float> weight, absl::Span<const float> bias) {
+  const int64_t taps = shape.kernel * shape.kernel;
+  if ((shape.kernel != 1 && shape.kernel != 3) || (shape.stride != 1 && shape.stride != 2) ||
+      shape.out_channels < 1 || shape.in_channels < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("Conv2d: no support for ", shape.in_channels, " -> ",
+                                                   shape.out_channels, " channels, kernel ", shape.kernel,
+                                                   ", stride ", shape.stride));
+  }
+  if (static_cast<int64_t>(weight.size()) != shape.out_channels * shape.in_channels * taps ||
+      static_cast<int64_t>(bias.size()) != shape.out_channels) {
+    return absl::InvalidArgumentError(absl::StrCat("Conv2d: ", weight.size(), " weights and ", bias.size(),
+                                                   " biases for ", shape.in_channels, " -> ",
+                                                   shape.out_channels, " channels and ", taps, " taps"));
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->shape = shape;
+  impl->type = ActivationType(ctx);
+  const int64_t pad = shape.kernel / 2;
+  const Key typical{kTypicalSide, kTypicalSide, {pad, pad, pad, pad}, false};
+  LANCET_RETURN_IF_ERROR(CallOneDnn(
+      [&] { return impl->Describe(typical); },
+      [&] {
+        impl->engine = dnnl::engine(dnnl::engine::kind::cpu, 0);
+        impl->stream = dnnl::stream(impl->engine);
+        const auto f32 = memory::data_type::f32;
+        impl->bias = memory({{shape.out_channels}, f32, memory::format_tag::x}, impl->engine);
+        float* bias_out = static_cast<float*>(impl->bias.get_data_handle());
+        for (size_t i = 0; i < bias.size(); ++i) {
+          bias_out[i] = impl->type == DType::kBf16 ? RoundToBf16(bias[i]) : bias[i];
+        }
+        // The first packing reads the caller's floats; the reorder rounds them.
+        impl->weights = memory({{shape.out_channels, shape.in_channels, shape.kernel, shape.kernel},
+                                f32,
+                                memory::format_tag::oihw},
+                               impl->engine, const_cast<float*>(weight.data()));
+        impl->Repack(impl->PrimitiveDesc(typical).weights_desc());
+        // Where oneDNN asks for plain f32 nothing was copied yet.
+        if (impl->weights.get_data_handle() == weight.data()) {
+          memory copy(impl->weights.get_desc(), impl->engine);
+          dnnl::reorder(impl->weights, copy).execute(impl->stream, impl->weights, copy);
+          impl->stream.wait();
+          impl->weights = std::move(copy);
+        }
+      }));
+  return Conv2d(std::move(impl));
+}
+
+Conv2d::Conv2d(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Conv2d::Conv2d(Conv2d&&) noexcept = default;
+Conv2d& Conv2d::operator=(Conv2d&&) noexcept = default;
+Conv2d::~Conv2d() = default;
+
+const ConvShape& Conv2d::shape() const { return impl_->shape; }
+
+absl::Status Conv2d::Forward(ConstMapView<bf16> x, const ConvPadding& padding, bool accumulate,
+                             MapView<bf16> y) {
+  return impl_->Forward(x, padding, accumulate, y);
+}
+
+absl::Status Conv2d::Forward(ConstMapView<float> x, const ConvPadding& padding, bool accumulate,
+                             MapView<float> y) {
+  return impl_->Forward(x, padding, accumulate, y);
+}
+
+}  // namespace lancet

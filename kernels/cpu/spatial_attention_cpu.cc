@@ -1,0 +1,159 @@
+// SpatialAttention: two oneDNN products per chunk of queries, softmax between them.
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "kernels/conv.h"
+#include "kernels/cpu/onednn.h"
+#include "kernels/cpu/vae_rows.h"
+#include "kernels/spatial_attention.h"
+
+namespace lancet {
+namespace {
+
+using dnnl::memory;
+
+// Enough rows to keep the product busy; at 4096 pixels the scores of a chunk take 2 MB.
+constexpr int64_t kQueryChunk = 128;
+
+// The two products for `queries` rows.
+struct Products {
+  int64_t queries = 0;
+  dnnl::matmul::primitive_desc scores_desc;
+  dnnl::matmul::primitive_desc values_desc;
+  dnnl::matmul scores;
+  dnnl::matmul values;
+};
+
+}  // namespace
+
+struct SpatialAttention::Impl {
+  DType type = DType::kF32;
+  int64_t channels = 0;
+  int64_t max_pixels = 0;
+  dnnl::engine engine;
+  dnnl::stream stream;
+  std::unique_ptr<float[]> scores;             // [kQueryChunk, pixels]
+  std::unique_ptr<std::byte[]> probabilities;  // [kQueryChunk, pixels] of `type`
+  int64_t compiled_pixels = 0;
+  Products whole_chunk;
+  Products last_chunk;
+
+  Products Compile(int64_t queries, int64_t pixels) const {
+    const memory::data_type data = OneDnnType(type);
+    const memory::desc q({queries, channels}, data, {3 * channels, 1});
+    const memory::desc k_transposed({channels, pixels}, data, {1, 3 * channels});
+    const memory::desc s({queries, pixels}, memory::data_type::f32, {pixels, 1});
+    const memory::desc p({queries, pixels}, data, {pixels, 1});
+    const memory::desc v({pixels, channels}, data, {3 * channels, 1});
+    const memory::desc o({queries, channels}, data, {channels, 1});
+    Products products;
+    products.queries = queries;
+    products.scores_desc = MatmulDesc(engine, q, k_transposed, s);
+    products.values_desc = MatmulDesc(engine, p, v, o);
+    products.scores = dnnl::matmul(products.scores_desc);
+    products.values = dnnl::matmul(products.values_desc);
+    return products;
+  }
+
+  void CompileFor(int64_t pixels) {
+    if (pixels == compiled_pixels) return;
+    compiled_pixels = 0;
+    if (pixels >= kQueryChunk) whole_chunk = Compile(kQueryChunk, pixels);
+    if (pixels % kQueryChunk != 0) last_chunk = Compile(pixels % kQueryChunk, pixels);
+    compiled_pixels = pixels;
+  }
+
+  template <typename T>
+  void Chunk(const KernelContext& ctx, const Products& products, const T* q, const T* k, const T* v, T* out) {
+    const int64_t pixels = compiled_pixels;
+    const auto bind = [&](const memory::desc& desc, const void* data) {
+      return memory(desc, engine, const_cast<void*>(data));  // oneDNN's interface knows no const
+    };
+    products.scores.execute(stream, {{DNNL_ARG_SRC, bind(products.scores_desc.src_desc(), q)},
+                                     {DNNL_ARG_WEIGHTS, bind(products.scores_desc.weights_desc(), k)},
+                                     {DNNL_ARG_DST, bind(products.scores_desc.dst_desc(), scores.get())}});
+    stream.wait();
+    const float scale = 1.0f / std::sqrt(static_cast<float>(channels));
+    T* const p = reinterpret_cast<T*>(probabilities.get());
+    const auto softmax = VaeRowsFor<T>(ctx.isa()).softmax;
+    ctx.pool().ParallelFor(products.queries, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) softmax(&scores[i * pixels], pixels, scale, p + i * pixels);
+    });
+    products.values.execute(stream, {{DNNL_ARG_SRC, bind(products.values_desc.src_desc(), p)},
+                                     {DNNL_ARG_WEIGHTS, bind(products.values_desc.weights_desc(), v)},
+                                     {DNNL_ARG_DST, bind(products.values_desc.dst_desc(), out)}});
+    stream.wait();
+  }
+
+  template <typename T>
+  absl::Status Forward(const KernelContext& ctx, ConstMapView<T> qkv, MapView<T> out) {
+    const int64_t pixels = qkv.pixels();
+    const auto describe = [&] {
+      return absl::StrCat("SpatialAttention of ", channels, " channels among ", pixels, " pixels, ",
+                          DTypeName(type));
+    };
+    if (DTypeOf<T>::value != type) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(describe(), ": called with ", DTypeName(DTypeOf<T>::value), " activations"));
+    }
+    if (qkv.channels != 3 * channels || out.channels != channels || out.height != qkv.height ||
+        out.width != qkv.width || pixels < 1 || pixels > max_pixels) {
+      return absl::InvalidArgumentError(absl::StrCat(describe(), ": maps of ", qkv.ShapeString(), " and ",
+                                                     out.ShapeString(), " do not fit (at most ", max_pixels,
+                                                     " pixels)"));
+    }
+    return CallOneDnn(describe, [&] {
+      CompileFor(pixels);
+      for (int64_t begin = 0; begin < pixels; begin += kQueryChunk) {
+        const Products& products = pixels - begin >= kQueryChunk ? whole_chunk : last_chunk;
+        Chunk(ctx, products, qkv.data + begin * 3 * channels, qkv.data + channels, qkv.data + 2 * channels,
+              out.data + begin * channels);
+      }
+    });
+  }
+};
+
+absl::StatusOr<SpatialAttention> SpatialAttention::Create(const KernelContext& ctx, int64_t channels,
+                                                          int64_t max_pixels) {
+  if (channels < 1 || max_pixels < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("SpatialAttention: ", channels, " channels, ", max_pixels, " pixels"));
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->type = ActivationType(ctx);
+  impl->channels = channels;
+  impl->max_pixels = max_pixels;
+  LANCET_RETURN_IF_ERROR(
+      CallOneDnn([&] { return absl::StrCat("SpatialAttention for ", max_pixels, " pixels"); },
+                 [&] {
+                   impl->engine = dnnl::engine(dnnl::engine::kind::cpu, 0);
+                   impl->stream = dnnl::stream(impl->engine);
+                   const int64_t rows = std::min(kQueryChunk, max_pixels);
+                   impl->scores.reset(new float[rows * max_pixels]);
+                   impl->probabilities.reset(new std::byte[rows * max_pixels * DTypeSize(impl->type)]);
+                 }));
+  return SpatialAttention(std::move(impl));
+}
+
+SpatialAttention::SpatialAttention(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+SpatialAttention::SpatialAttention(SpatialAttention&&) noexcept = default;
+SpatialAttention& SpatialAttention::operator=(SpatialAttention&&) noexcept = default;
+SpatialAttention::~SpatialAttention() = default;
+
+absl::Status SpatialAttention::Forward(const KernelContext& ctx, ConstMapView<bf16> qkv, MapView<bf16> out) {
+  return impl_->Forward(ctx, qkv, out);
+}
+
+absl::Status SpatialAttention::Forward(const KernelContext& ctx, ConstMapView<float> qkv,
+                                       MapView<float> out) {
+  return impl_->Forward(ctx, qkv, out);
+}
+
+}  // namespace lancet

@@ -1,0 +1,6 @@
+// The decoder's inner loops for any x86-64.
+
+#include "kernels/cpu/vae_rows.h"
+
+#define LANCET_VAE_ROWS VaeRowsPortable
+#include "kernels/cpu/vae_rows_inl.h"

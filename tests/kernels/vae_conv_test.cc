@@ -1,0 +1,113 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "kernels/conv.h"
+#include "tests/kernels/vae_testing.h"
+
+namespace lancet {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Case {
+  ConvShape shape;
+  int64_t height;
+  int64_t width;
+  ConvPadding padding;
+  bool accumulate;
+};
+
+const Case kCases[] = {
+    {{16, 16, 3, 1}, 5, 7, {1, 1, 1, 1}, false},  {{16, 16, 3, 1}, 5, 7, {1, 1, 1, 1}, true},
+    {{12, 8, 3, 1}, 6, 9, {0, 1, 0, 1}, false},   {{20, 24, 3, 1}, 6, 5, {0, 1, 0, 1}, true},
+    {{48, 48, 1, 1}, 4, 4, {0, 0, 0, 0}, false},  {{96, 32, 1, 1}, 1, 1, {0, 0, 0, 0}, false},
+    {{32, 64, 1, 1}, 3, 17, {0, 0, 0, 0}, true},  {{24, 20, 3, 2}, 8, 10, {0, 0, 1, 1}, false},
+    {{33, 7, 3, 1}, 40, 3, {1, 1, 1, 1}, false},  {{3, 5, 3, 2}, 9, 9, {1, 1, 1, 1}, false},
+    {{64, 128, 3, 1}, 3, 130, {1, 1, 1, 1}, true}};
+
+template <typename T>
+void ExpectMatchesReference(const KernelContext& ctx) {
+  uint32_t seed = 1;
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(testing::Message() << c.shape.in_channels << " -> " << c.shape.out_channels << ", kernel "
+                                    << c.shape.kernel << ", stride " << c.shape.stride << " on " << c.height
+                                    << " x " << c.width);
+    const int64_t fan_in = c.shape.in_channels * c.shape.kernel * c.shape.kernel;
+    const std::vector<float> weight =
+        RandomFloats(c.shape.out_channels * fan_in, 1.0f / std::sqrt(static_cast<float>(fan_in)), ++seed);
+    const std::vector<float> bias = RandomFloats(c.shape.out_channels, 0.1f, ++seed);
+    auto conv = Conv2d::Create(ctx, c.shape, weight, bias);
+    ASSERT_TRUE(conv.ok()) << conv.status();
+    const TestMap<T> x = RandomMap<T>(c.height, c.width, c.shape.in_channels, ++seed);
+    MapRef expected = ConvRef(ToRef(x), c.shape, weight, bias, c.padding);
+    TestMap<T> y = RandomMap<T>(expected.height, expected.width, expected.channels, ++seed);
+    if (c.accumulate) {
+      const MapRef before = ToRef(y);
+      for (size_t i = 0; i < before.values.size(); ++i) expected.values[i] += before.values[i];
+    }
+    const absl::Status status = conv->Forward(x.const_view(), c.padding, c.accumulate, y.view());
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_LT(WorstError(y.values, expected.values, 1.0), kRounding<T>);
+  }
+}
+
+TEST(Conv2dTest, MatchesReferenceInTheTypeOfTheMachine) {
+  const auto ctx = TestContext(CpuIsa::kAvx512Bf16);
+  if (ActivationType(*ctx) == DType::kBf16) {
+    ExpectMatchesReference<bf16>(*ctx);
+  } else {
+    ExpectMatchesReference<float>(*ctx);
+  }
+}
+
+TEST(Conv2dTest, MatchesReferenceInF32) { ExpectMatchesReference<float>(*TestContext(CpuIsa::kPortable)); }
+
+// More sizes than primitives are kept, each seen twice, and layouts that differ between sizes.
+TEST(Conv2dTest, ServesManySizesInTurn) {
+  const auto ctx = TestContext(CpuIsa::kPortable);
+  const ConvShape shape{1024, 64, 1, 1};
+  const std::vector<float> weight = RandomFloats(1024 * 64, 0.125f, 1);
+  const std::vector<float> bias = RandomFloats(1024, 0.1f, 2);
+  auto conv = Conv2d::Create(*ctx, shape, weight, bias);
+  ASSERT_TRUE(conv.ok()) << conv.status();
+  for (int round = 0; round < 2; ++round) {
+    for (int64_t size = 1; size <= 12; ++size) {
+      const TestMap<float> x = RandomMap<float>(size, 3, 64, 10);
+      TestMap<float> y(size, 3, 1024);
+      ASSERT_TRUE(conv->Forward(x.const_view(), {}, false, y.view()).ok());
+      EXPECT_LT(WorstError(y.values, ConvRef(ToRef(x), shape, weight, bias, {}).values, 1.0),
+                kRounding<float>);
+    }
+  }
+}
+
+TEST(Conv2dTest, RefusesWhatDoesNotFit) {
+  const auto ctx = TestContext(CpuIsa::kPortable);
+  const ConvShape shape{8, 4, 3, 1};
+  const std::vector<float> weight(8 * 4 * 9);
+  const std::vector<float> bias(8);
+  EXPECT_THAT(std::string(Conv2d::Create(*ctx, {8, 4, 5, 1}, weight, bias).status().message()),
+              HasSubstr("kernel 5"));
+  EXPECT_THAT(std::string(Conv2d::Create(*ctx, {8, 4, 1, 1}, weight, bias).status().message()),
+              HasSubstr("288 weights"));
+  auto conv = Conv2d::Create(*ctx, shape, weight, bias);
+  ASSERT_TRUE(conv.ok());
+  TestMap<float> x(5, 5, 4);
+  TestMap<float> y(5, 5, 8);
+  TestMap<float> narrow(5, 5, 7);
+  TestMap<bf16> x16(5, 5, 4);
+  TestMap<bf16> y16(5, 5, 8);
+  EXPECT_TRUE(conv->Forward(x.const_view(), {1, 1, 1, 1}, false, y.view()).ok());
+  for (const absl::Status& status : {conv->Forward(x.const_view(), {0, 1, 1, 1}, false, y.view()),
+                                     conv->Forward(x.const_view(), {1, 1, 1, 1}, false, narrow.view()),
+                                     conv->Forward(x.const_view(), {3, 1, -1, 1}, false, y.view()),
+                                     conv->Forward(x16.const_view(), {1, 1, 1, 1}, false, y16.view())}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("4 -> 8 channels"));
+  }
+}
+
+}  // namespace
+}  // namespace lancet

@@ -1,0 +1,266 @@
+// The decoder's graph. Three buffers serve all maps: `input` (a stage's input, kept for the stage shortcut),
+// `spare` (inner maps, then the stage's output) and `current` (the residual stream of the stage); input and
+// spare change places after each stage.
+
+#include "worker/model/vae/vae_decoder.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/model_config.h"
+#include "common/status_macros.h"
+#include "kernels/conv.h"
+#include "kernels/feature_map.h"
+#include "kernels/spatial_attention.h"
+#include "kernels/vae_ops.h"
+#include "worker/model/vae/latent_statistics.h"
+#include "worker/model/vae/strip_conv.h"
+#include "worker/model/vae/vae_weights.h"
+
+namespace lancet {
+namespace {
+
+// 16384 x 16384 pixels: keeps sizes far from overflow.
+constexpr int64_t kMostLatents = int64_t{1} << 20;
+constexpr size_t kAlignment = 64;
+
+constexpr ConvPadding kNoPadding;
+constexpr ConvPadding kSamePadding{1, 1, 1, 1};
+
+struct FreeDeleter {
+  void operator()(void* p) const { std::free(p); }
+};
+
+// Memory for maps, untouched until used.
+class Buffer {
+ public:
+  absl::Status Reserve(int64_t bytes) {
+    const size_t rounded = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
+    data_.reset(std::aligned_alloc(kAlignment, rounded));
+    if (data_ == nullptr) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("no memory for ", bytes, " bytes of decoder activations"));
+    }
+    return absl::OkStatus();
+  }
+  template <typename T>
+  MapView<T> Map(int64_t height, int64_t width, int64_t channels) const {
+    return {static_cast<T*>(data_.get()), height, width, channels};
+  }
+
+ private:
+  std::unique_ptr<void, FreeDeleter> data_;
+};
+
+// T is ActivationType of the context.
+template <typename T>
+class Decoder final : public VaeDecoder {
+ public:
+  Decoder(VaeDecoderWeights weights, SpatialAttention attention, VaeDecoderOptions options)
+      : options_(std::move(options)), weights_(std::move(weights)), attention_(std::move(attention)) {}
+
+  absl::Status ReserveBuffers() {
+    // Elements per latent that each buffer needs, by walking the graph as Decode does.
+    int64_t need[3] = {};
+    const auto use = [&](int buffer, int64_t channels, int64_t pixels_per_latent) {
+      need[buffer] = std::max(need[buffer], channels * pixels_per_latent);
+    };
+    const int64_t middle = weights_.middle_channels();
+    use(input_, middle, 1);
+    use(spare_, std::max(latent_channels(), middle), 1);
+    use(kCurrent, std::max(latent_channels(), 3 * middle), 1);
+    int input = input_;
+    int spare = spare_;
+    int64_t scale = 1;
+    for (const VaeStage& stage : weights_.stages) {
+      use(spare, stage.out_channels(), scale);
+      use(kCurrent, stage.out_channels(), scale);
+      if (!stage.resample.has_value()) continue;
+      scale *= 4;
+      use(spare, stage.out_channels(), scale);
+      std::swap(input, spare);
+    }
+    use(spare, weights_.head.shape().out_channels, scale);
+    for (int i = 0; i < 3; ++i) {
+      LANCET_RETURN_IF_ERROR(
+          buffers_[i].Reserve(need[i] * options_.max_latents * static_cast<int64_t>(sizeof(T))));
+    }
+    return absl::OkStatus();
+  }
+
+  int64_t latent_channels() const override { return weights_.latent_channels(); }
+  int64_t max_latents() const override { return options_.max_latents; }
+
+  absl::StatusOr<std::vector<float>> Decode(const KernelContext& ctx, ConstMatrixView<float> latents,
+                                            int64_t height, int64_t width) override {
+    if (height < 1 || width < 1 || height > options_.max_latents || width > options_.max_latents ||
+        height * width > options_.max_latents) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "VAE decode: ", height, " x ", width, " latents; expected 1 to ", options_.max_latents, " in all"));
+    }
+    if (latents.rows != height * width || latents.cols != latent_channels()) {
+      return absl::InvalidArgumentError(absl::StrCat("VAE decode: latents are [", latents.rows, ", ",
+                                                     latents.cols, "]; expected [", height * width, ", ",
+                                                     latent_channels(), "]"));
+    }
+    if (ActivationType(ctx) != DTypeOf<T>::value) {
+      return absl::InvalidArgumentError("VAE decode: loaded for another kind of machine than this context's");
+    }
+    input_ = 0;
+    spare_ = 1;
+    MapView<T> x = Map(input_, height, width, weights_.middle_channels());
+    LANCET_RETURN_IF_ERROR(Enter(latents, x));
+    LANCET_RETURN_IF_ERROR(Residual(ctx, weights_.middle_in, x, x));
+    LANCET_RETURN_IF_ERROR(Attend(ctx, x));
+    LANCET_RETURN_IF_ERROR(Residual(ctx, weights_.middle_out, x, x));
+    for (VaeStage& stage : weights_.stages) {
+      LANCET_ASSIGN_OR_RETURN(x, Stage(ctx, stage, x));
+    }
+    return Leave(ctx, x);
+  }
+
+ private:
+  static constexpr int kCurrent = 2;
+
+  MapView<T> Map(int buffer, int64_t height, int64_t width, int64_t channels) const {
+    return buffers_[buffer].template Map<T>(height, width, channels);
+  }
+
+  // De-normalised latents through the two convolutions in front. x: in input_.
+  absl::Status Enter(ConstMatrixView<float> latents, MapView<T> x) {
+    const int64_t channels = latent_channels();
+    const MapView<T> z = Map(spare_, x.height, x.width, channels);
+    for (int64_t r = 0; r < latents.rows; ++r) {
+      T* to = z.data + r * channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        const float scaled = latents.row(r)[c] / options_.inv_std[c];
+        if constexpr (std::is_same_v<T, bf16>) {
+          to[c] = ToBf16(RoundToBf16(scaled) + options_.mean[c]);
+        } else {
+          to[c] = scaled + options_.mean[c];
+        }
+      }
+    }
+    const MapView<T> mixed = Map(kCurrent, x.height, x.width, channels);
+    LANCET_RETURN_IF_ERROR(weights_.latent_in.Forward(ConstMapView<T>(z), kNoPadding, false, mixed));
+    return weights_.conv_in.Forward(ConstMapView<T>(mixed), kSamePadding, false, x);
+  }
+
+  // y = x + conv2(silu(norm2(conv1(silu(norm1(x)))))); y may be x if the widths agree. Uses spare_.
+  absl::Status Residual(const KernelContext& ctx, VaeResBlock& block, MapView<T> x, MapView<T> y) {
+    const MapView<T> inner = Map(spare_, x.height, x.width, block.out_channels());
+    LANCET_RETURN_IF_ERROR(NormConv(ctx, x, block.norm1, block.conv1, false, inner));
+    if (block.shortcut.has_value()) {
+      LANCET_RETURN_IF_ERROR(block.shortcut->Forward(ConstMapView<T>(x), kNoPadding, false, y));
+    } else if (y.data != x.data) {
+      std::memcpy(y.data, x.data, x.elements() * sizeof(T));
+    }
+    return NormConv(ctx, inner, block.norm2, block.conv2, true, y);
+  }
+
+  absl::Status NormConv(const KernelContext& ctx, MapView<T> x, const std::vector<float>& gamma, Conv2d& conv,
+                        bool accumulate, MapView<T> y) {
+    return strips_.Run(
+        conv,
+        [&](int64_t begin, MapView<T> rows) {
+          return ChannelNorm<T>(ctx, x.Rows(begin, rows.height), gamma, NormActivation::kSilu, rows);
+        },
+        accumulate, y);
+  }
+
+  // x += proj(attention(qkv(norm(x)))). Uses spare_ and kCurrent.
+  absl::Status Attend(const KernelContext& ctx, MapView<T> x) {
+    const MapView<T> inner = Map(spare_, x.height, x.width, x.channels);
+    const MapView<T> qkv = Map(kCurrent, x.height, x.width, 3 * x.channels);
+    VaeAttention& w = weights_.attention;
+    LANCET_RETURN_IF_ERROR(ChannelNorm<T>(ctx, x, w.norm, NormActivation::kNone, inner));
+    LANCET_RETURN_IF_ERROR(w.qkv.Forward(ConstMapView<T>(inner), kNoPadding, false, qkv));
+    LANCET_RETURN_IF_ERROR(attention_.Forward(ctx, ConstMapView<T>(qkv), inner));
+    return w.proj.Forward(ConstMapView<T>(inner), kNoPadding, true, x);
+  }
+
+  // x: in input_. The result lies in input_ again (after an exchange), or in kCurrent for the last stage.
+  absl::StatusOr<MapView<T>> Stage(const KernelContext& ctx, VaeStage& stage, MapView<T> x) {
+    const MapView<T> y = Map(kCurrent, x.height, x.width, stage.out_channels());
+    LANCET_RETURN_IF_ERROR(Residual(ctx, stage.blocks[0], x, y));
+    for (size_t b = 1; b < stage.blocks.size(); ++b) {
+      LANCET_RETURN_IF_ERROR(Residual(ctx, stage.blocks[b], y, y));
+    }
+    if (!stage.resample.has_value()) return y;
+    const MapView<T> out = Map(spare_, 2 * x.height, 2 * x.width, stage.out_channels());
+    LANCET_RETURN_IF_ERROR(strips_.Run(
+        *stage.resample, [&](int64_t begin, MapView<T> rows) { return UpsampleRows<T>(ctx, y, begin, rows); },
+        false, out));
+    LANCET_RETURN_IF_ERROR(DupUpAdd<T>(ctx, x, stage.frame_factor, out));
+    std::swap(input_, spare_);
+    return out;
+  }
+
+  absl::StatusOr<std::vector<float>> Leave(const KernelContext& ctx, MapView<T> x) {
+    const MapView<T> patches = Map(spare_, x.height, x.width, weights_.head.shape().out_channels);
+    LANCET_RETURN_IF_ERROR(NormConv(ctx, x, weights_.head_norm, weights_.head, false, patches));
+    std::vector<float> planes(patches.elements());
+    LANCET_RETURN_IF_ERROR(Unpatchify<T>(ctx, patches, absl::MakeSpan(planes)));
+    if (options_.clamp) {
+      for (float& p : planes) p = std::clamp(p, -1.0f, 1.0f);
+    }
+    return planes;
+  }
+
+  const VaeDecoderOptions options_;
+  VaeDecoderWeights weights_;
+  SpatialAttention attention_;
+  StripConv<T> strips_;
+  Buffer buffers_[3];
+  int input_ = 0;
+  int spare_ = 1;
+};
+
+template <typename T>
+absl::StatusOr<std::unique_ptr<VaeDecoder>> Make(VaeDecoderWeights weights, SpatialAttention attention,
+                                                 VaeDecoderOptions options) {
+  auto decoder = std::make_unique<Decoder<T>>(std::move(weights), std::move(attention), std::move(options));
+  LANCET_RETURN_IF_ERROR(decoder->ReserveBuffers());
+  return decoder;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<VaeDecoder>> VaeDecoder::Load(const KernelContext& ctx, const StateDict& vae,
+                                                             const VaeDecoderOptions& options) {
+  if (options.max_latents < 1 || options.max_latents > kMostLatents) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_latents is ", options.max_latents, "; expected 1 to ", kMostLatents));
+  }
+  LANCET_ASSIGN_OR_RETURN(VaeDecoderWeights weights, LoadVaeDecoderWeights(ctx, vae));
+  VaeDecoderOptions complete = options;
+  if (options.mean.empty() && options.inv_std.empty()) {
+    const LatentStatistics wan = WanLatentStatistics();
+    complete.mean.assign(wan.mean.begin(), wan.mean.end());
+    complete.inv_std.assign(wan.inv_std.begin(), wan.inv_std.end());
+  }
+  const size_t channels = weights.latent_channels();
+  if (complete.mean.size() != channels || complete.inv_std.size() != channels) {
+    return absl::InvalidArgumentError(absl::StrCat(vae.path(), ": the decoder takes ", channels,
+                                                   " latent channels; there are statistics for ",
+                                                   complete.mean.size(), " and ", complete.inv_std.size()));
+  }
+  LANCET_ASSIGN_OR_RETURN(SpatialAttention attention,
+                          SpatialAttention::Create(ctx, weights.middle_channels(), options.max_latents));
+  if (ActivationType(ctx) == DType::kBf16) {
+    return Make<bf16>(std::move(weights), std::move(attention), std::move(complete));
+  }
+  return Make<float>(std::move(weights), std::move(attention), std::move(complete));
+}
+
+absl::StatusOr<RgbImage> VaeDecoder::DecodeToImage(const KernelContext& ctx, ConstMatrixView<float> latents,
+                                                   int64_t height, int64_t width) {
+  LANCET_ASSIGN_OR_RETURN(const std::vector<float> planes, Decode(ctx, latents, height, width));
+  return PixelsToImage(planes, kPixelsPerLatent * height, kPixelsPerLatent * width);
+}
+
+}  // namespace lancet
