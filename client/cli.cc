@@ -1,0 +1,183 @@
+#include "client/cli.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/cli_options.h"
+#include "client/generation_output.h"
+#include "nlohmann/json.hpp"
+
+#ifndef LANCET_VERSION
+#error "LANCET_VERSION must be defined by the build"
+#endif
+
+namespace lancet {
+namespace {
+
+// A server that lives answers this from memory.
+constexpr absl::Duration kInfoTimeout = absl::Seconds(10);
+
+ExitCode Report(const absl::Status& status, const CliOptions& options, std::ostream& err) {
+  const ExitCode code = ExitCodeOf(status);
+  err << "lancet: " << absl::StatusCodeToString(status.code()) << ": " << status.message() << std::endl;
+  switch (code) {
+    case ExitCode::kUnavailable:
+      err << "Is a coordinator running at " << options.server << ", with workers? `lancet info` tells."
+          << std::endl;
+      break;
+    case ExitCode::kDeadline:
+      err << "--timeout sets how long to wait." << std::endl;
+      break;
+    case ExitCode::kResourceExhausted:
+      err << "The server is busy; try again later." << std::endl;
+      break;
+    default:
+      break;
+  }
+  return code;
+}
+
+ExitCode Generate(const CliOptions& options, const CliEnvironment& environment, Cancellation* cancellation) {
+  OutputOptions output_options{.out_dir = options.out_dir,
+                               .quiet = options.quiet,
+                               .json = options.json,
+                               .bar = environment.err_is_terminal && !options.quiet,
+                               .columns = environment.columns,
+                               .show = options.show_protocol};
+  if (options.show && !options.show_protocol.has_value()) {
+    const absl::StatusOr<InlineProtocol> detected = environment.detect_inline_protocol();
+    if (detected.ok()) {
+      output_options.show = *detected;
+    } else {
+      environment.err << "lancet: --show: " << detected.status().message() << std::endl;
+    }
+  }
+  std::error_code error;
+  std::filesystem::create_directories(options.out_dir, error);
+  if (error) {
+    environment.err << "lancet: cannot make the folder " << options.out_dir << ": " << error.message()
+                    << std::endl;
+    return ExitCode::kOther;
+  }
+  absl::StatusOr<std::unique_ptr<GenerationClient>> client =
+      GenerationClient::Create({.server = options.server});
+  if (!client.ok()) return Report(client.status(), options, environment.err);
+  GenerationOutput output(output_options, environment.out, environment.err);
+  const absl::StatusOr<GenerationResult> result = (*client)->Generate(options.request, &output, cancellation);
+  output.EndBar();
+  if (!result.ok()) return Report(result.status(), options, environment.err);
+  const absl::Status finished = output.Finish(*result);
+  return finished.ok() ? ExitCode::kOk : Report(finished, options, environment.err);
+}
+
+std::string SizeText(const std::pair<int32_t, int32_t>& size) {
+  return absl::StrCat(size.first, "x", size.second);
+}
+
+void PrintInfo(const ModelInfo& info, std::ostream& out) {
+  const std::string sizes =
+      absl::StrJoin(info.recommended_sizes, ", ",
+                    [](std::string* text, const auto& size) { absl::StrAppend(text, SizeText(size)); });
+  out << "model: " << info.name << "\n"
+      << "fingerprint: " << info.fingerprint << "\n"
+      << "quantization: " << info.quantization << "\n"
+      << "default size: " << SizeText(info.default_size) << "\n"
+      << "recommended sizes: " << (sizes.empty() ? "any" : sizes) << "\n"
+      << "limits: prompt " << info.max_prompt_bytes << " bytes and " << info.max_prompt_tokens
+      << " tokens, steps " << info.max_steps << ", side " << info.max_side << " px, " << info.max_pixels
+      << " pixels, queue " << info.max_queue << "\n";
+  for (const ModelInfo::Group& group : info.groups) {
+    out << "group " << group.name << ": " << group.state << ", " << group.world_size << " ranks, "
+        << group.active_requests << " active requests, " << group.device << "\n";
+  }
+  out << "server version: " << info.server_version << std::endl;
+}
+
+void PrintInfoJson(const ModelInfo& info, std::ostream& out) {
+  nlohmann::ordered_json json = {{"name", info.name},
+                                 {"fingerprint", info.fingerprint},
+                                 {"quantization", info.quantization},
+                                 {"default_size", info.default_size},
+                                 {"recommended_sizes", info.recommended_sizes},
+                                 {"limits",
+                                  {{"max_prompt_bytes", info.max_prompt_bytes},
+                                   {"max_prompt_tokens", info.max_prompt_tokens},
+                                   {"max_steps", info.max_steps},
+                                   {"max_side", info.max_side},
+                                   {"max_pixels", info.max_pixels},
+                                   {"max_queue", info.max_queue}}},
+                                 {"groups", nlohmann::ordered_json::array()},
+                                 {"server_version", info.server_version}};
+  for (const ModelInfo::Group& group : info.groups) {
+    json["groups"].push_back({{"name", group.name},
+                              {"state", group.state},
+                              {"world_size", group.world_size},
+                              {"active_requests", group.active_requests},
+                              {"device", group.device}});
+  }
+  out << json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+}
+
+ExitCode Info(const CliOptions& options, const CliEnvironment& environment) {
+  absl::StatusOr<std::unique_ptr<GenerationClient>> client =
+      GenerationClient::Create({.server = options.server});
+  if (!client.ok()) return Report(client.status(), options, environment.err);
+  const absl::StatusOr<ModelInfo> info =
+      (*client)->GetModelInfo(std::min(options.request.timeout, kInfoTimeout));
+  if (!info.ok()) return Report(info.status(), options, environment.err);
+  if (options.json) {
+    PrintInfoJson(*info, environment.out);
+  } else {
+    PrintInfo(*info, environment.out);
+  }
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+ExitCode ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return ExitCode::kOk;
+    case absl::StatusCode::kInvalidArgument:
+      return ExitCode::kUsage;
+    case absl::StatusCode::kUnavailable:
+      return ExitCode::kUnavailable;
+    case absl::StatusCode::kDeadlineExceeded:
+      return ExitCode::kDeadline;
+    case absl::StatusCode::kCancelled:
+      return ExitCode::kCancelled;
+    case absl::StatusCode::kResourceExhausted:
+      return ExitCode::kResourceExhausted;
+    default:
+      return ExitCode::kOther;
+  }
+}
+
+ExitCode RunCli(const std::vector<std::string>& arguments, const CliEnvironment& environment,
+                Cancellation* cancellation) {
+  const absl::StatusOr<CliOptions> options = ParseCliArguments(arguments);
+  if (!options.ok()) {
+    environment.err << "lancet: " << options.status().message() << "\n`lancet --help` explains." << std::endl;
+    return ExitCode::kUsage;
+  }
+  switch (options->command) {
+    case CliCommand::kHelp:
+      environment.out << CliHelp(options->help_topic) << std::flush;
+      return ExitCode::kOk;
+    case CliCommand::kVersion:
+      environment.out << "lancet " << LANCET_VERSION << std::endl;
+      return ExitCode::kOk;
+    case CliCommand::kGenerate:
+      return Generate(*options, environment, cancellation);
+    case CliCommand::kInfo:
+      return Info(*options, environment);
+  }
+  return ExitCode::kOther;
+}
+
+}  // namespace lancet

@@ -1,0 +1,396 @@
+#include "client/cli_options.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "common/status_macros.h"
+
+namespace lancet {
+namespace {
+
+enum class Value { kNone, kOptional, kRequired };
+
+// One flag: how it is written, what it does to the options, and how it is explained.
+struct Flag {
+  absl::string_view name;              // without dashes
+  absl::string_view placeholder = {};  // of its value in the help
+  Value value = Value::kRequired;
+  bool generate_only = true;
+  absl::string_view help;
+  // False if the value is not what `expects` says.
+  std::function<bool(absl::string_view, CliOptions&)> apply;
+  absl::string_view expects = {};
+};
+
+template <typename T>
+bool ParseNumber(absl::string_view text, T& out) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return absl::SimpleAtof(text, &out);
+  } else {
+    return absl::SimpleAtoi(text, &out);
+  }
+}
+
+template <typename T>
+bool ParseNumber(absl::string_view text, std::optional<T>& out) {
+  return ParseNumber(text, out.emplace());
+}
+
+template <typename T>
+bool ParsePair(absl::string_view text, char separator, std::optional<std::pair<T, T>>& out) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(text, separator);
+  out.emplace();
+  return parts.size() == 2 && ParseNumber(parts[0], out->first) && ParseNumber(parts[1], out->second);
+}
+
+bool ParseFormat(absl::string_view text, PictureFormat& out) {
+  if (text == "png") {
+    out = PictureFormat::kPng;
+  } else if (text == "jpeg" || text == "jpg") {
+    out = PictureFormat::kJpeg;
+  } else if (text == "webp") {
+    out = PictureFormat::kWebp;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool ParseTimeout(absl::string_view text, absl::Duration& out) {
+  double seconds = 0;
+  if (absl::SimpleAtod(text, &seconds)) {
+    out = absl::Seconds(seconds);
+  } else if (!absl::ParseDuration(text, &out)) {
+    return false;
+  }
+  return out > absl::ZeroDuration();
+}
+
+std::vector<Flag> Flags() {
+  return {
+      {.name = "seed",
+       .placeholder = "N",
+       .help = "start noise; the same seed gives the same picture (default: random, printed)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.request.seed); },
+       .expects = "a number from 0 to 2^64 - 1"},
+      {.name = "steps",
+       .placeholder = "N",
+       .help = "denoising steps; fewer is faster and rougher (default: 30)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.request.num_steps); },
+       .expects = "a whole number"},
+      {.name = "size",
+       .placeholder = "WxH",
+       .help = "pixels, multiples of 16, such as 768x768 (default: the model's)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParsePair(v, 'x', o.request.size); },
+       .expects = "width x height, such as 768x768"},
+      {.name = "guidance",
+       .placeholder = "X",
+       .help = "how closely to follow the prompt; 1 and less turns guidance off (default: 4.0)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.request.guidance_scale); },
+       .expects = "a number"},
+      {.name = "guidance_interval",
+       .placeholder = "A,B",
+       .help = "guide while A < t <= B; t runs from 1 (noise) to 0 (picture) (default: 0.4,1)",
+       .apply = [](absl::string_view v,
+                   CliOptions& o) { return ParsePair(v, ',', o.request.guidance_interval); },
+       .expects = "two numbers, such as 0.4,1"},
+      {.name = "shift",
+       .placeholder = "X",
+       .help = "shift of the timesteps towards noise (default: 3.5)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.request.timestep_shift); },
+       .expects = "a number"},
+      {.name = "previews",
+       .placeholder = "N",
+       .help = "also write the unfinished picture after every N-th step (default: 0, none)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             if (!ParseNumber(v, o.request.preview_every_steps)) return false;
+             if (*o.request.preview_every_steps == 0) o.request.preview_every_steps.reset();
+             return true;
+           },
+       .expects = "a whole number"},
+      {.name = "preview_method",
+       .placeholder = "latent|vae",
+       .help = "latent: small, next to no cost; vae: sharp, costs one decode each (default: latent)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.request.preview_kind = v == "vae" ? PreviewKind::kVae : PreviewKind::kLatentRgb;
+             return v == "vae" || v == "latent";
+           },
+       .expects = "latent or vae"},
+      {.name = "preview_size",
+       .placeholder = "PX",
+       .help = "longer side of previews (default: 256)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.request.preview_max_side); },
+       .expects = "a whole number"},
+      {.name = "format",
+       .placeholder = "png|jpeg|webp",
+       .help = "of the result (default: png)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseFormat(v, o.request.output_format); },
+       .expects = "png, jpeg or webp"},
+      {.name = "out",
+       .placeholder = "DIR",
+       .help = "where files go: result.png, preview_05.jpg ...; made if missing (default: .)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.out_dir = std::string(v);
+             return !v.empty();
+           },
+       .expects = "a folder"},
+      {.name = "show",
+       .placeholder = "[=kitty|iterm2|sixel]",
+       .value = Value::kOptional,
+       .help = "draw previews and result in the terminal; a preview every 5 steps unless --previews says "
+               "otherwise",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.show = true;
+             if (v == "kitty") o.show_protocol = InlineProtocol::kKitty;
+             if (v == "iterm2") o.show_protocol = InlineProtocol::kIterm2;
+             if (v == "sixel") o.show_protocol = InlineProtocol::kSixel;
+             return v.empty() || o.show_protocol.has_value();
+           },
+       .expects = "nothing, kitty, iterm2 or sixel"},
+      {.name = "priority",
+       .placeholder = "low|normal|high",
+       .help = "place in the server's queue (default: normal)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.request.priority = v == "low"    ? RequestPriority::kLow
+                                  : v == "high" ? RequestPriority::kHigh
+                                                : RequestPriority::kNormal;
+             return v == "low" || v == "normal" || v == "high";
+           },
+       .expects = "low, normal or high"},
+      {.name = "quiet",
+       .value = Value::kNone,
+       .help = "no progress on stderr",
+       .apply =
+           [](absl::string_view, CliOptions& o) {
+             o.quiet = true;
+             return true;
+           }},
+      {.name = "json",
+       .value = Value::kNone,
+       .generate_only = false,
+       .help = "one JSON object a line on stdout instead of text; the last one is the result",
+       .apply =
+           [](absl::string_view, CliOptions& o) {
+             o.json = true;
+             return true;
+           }},
+      {.name = "timeout",
+       .placeholder = "T",
+       .generate_only = false,
+       .help = "give up after so long, such as 90, 90s or 5m (default: none; info: 10s)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseTimeout(v, o.request.timeout); },
+       .expects = "a time above 0, such as 90, 90s or 5m"},
+      {.name = "server",
+       .placeholder = "ADDR",
+       .generate_only = false,
+       .help = "host:port or unix:path of the coordinator (default: 127.0.0.1:50051)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.server = std::string(v);
+             return !v.empty();
+           },
+       .expects = "host:port"},
+  };
+}
+
+// Letters to insert, delete or replace between the two.
+size_t EditDistance(absl::string_view a, absl::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+absl::Status UnknownFlag(absl::string_view name, const std::vector<Flag>& flags) {
+  const auto nearest = std::min_element(flags.begin(), flags.end(), [name](const Flag& a, const Flag& b) {
+    return EditDistance(name, a.name) < EditDistance(name, b.name);
+  });
+  // Half of the letters wrong is no misspelling any more.
+  const bool likely =
+      EditDistance(name, nearest->name) <= (name.size() + 1) / 2 || absl::StartsWith(nearest->name, name);
+  return absl::InvalidArgumentError(absl::StrCat("unknown flag --", name,
+                                                 likely
+                                                     ? absl::StrCat("; did you mean --", nearest->name, "?")
+                                                     : "; lancet --help lists what there is"));
+}
+
+std::string FlagHelp(bool generate_only) {
+  std::string out;
+  for (const Flag& flag : Flags()) {
+    if (flag.generate_only != generate_only) continue;
+    const bool attached = flag.value == Value::kOptional;
+    absl::StrAppendFormat(
+        &out, "  %-29s %s\n",
+        absl::StrCat("--", flag.name, attached || flag.placeholder.empty() ? "" : " ", flag.placeholder),
+        flag.help);
+  }
+  return out;
+}
+
+absl::StatusOr<CliCommand> ParseCommand(absl::string_view word) {
+  if (word == "generate") return CliCommand::kGenerate;
+  if (word == "info") return CliCommand::kInfo;
+  if (word == "help") return CliCommand::kHelp;
+  if (word == "version") return CliCommand::kVersion;
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown command \"", word, "\"; expected generate, info or help"));
+}
+
+// What is left when all flags are taken out: the command and what it is applied to.
+absl::Status ApplyPositional(const std::vector<std::string>& words, CliOptions& options) {
+  LANCET_ASSIGN_OR_RETURN(options.command, ParseCommand(words[0]));
+  if (options.command == CliCommand::kGenerate) {
+    if (words.size() < 2) {
+      return absl::InvalidArgumentError(
+          "generate needs a prompt: lancet generate \"a rocket in the top left\"");
+    }
+    if (words.size() > 2) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("one prompt expected, but \"", words[2], "\" follows; put the prompt in quotes"));
+    }
+    options.request.prompt = words[1];
+    return absl::OkStatus();
+  }
+  if (options.command == CliCommand::kHelp && words.size() == 2) {
+    LANCET_ASSIGN_OR_RETURN(options.help_topic, ParseCommand(words[1]));
+    return absl::OkStatus();
+  }
+  if (words.size() > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(words[0], " takes no argument, but \"", words[1], "\" follows"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CliOptions> ParseCliArguments(const std::vector<std::string>& arguments) {
+  const std::vector<Flag> flags = Flags();
+  CliOptions options;
+  std::vector<std::string> words;
+  std::string generate_flag;  // one that only generate takes
+  bool help = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument == "--") {
+      words.insert(words.end(), arguments.begin() + static_cast<std::ptrdiff_t>(i) + 1, arguments.end());
+      break;
+    }
+    if (argument == "--help" || argument == "-h") {
+      help = true;
+      continue;
+    }
+    if (argument == "--version") {
+      options.command = CliCommand::kVersion;
+      return options;
+    }
+    if (!absl::StartsWith(argument, "-") || argument == "-") {
+      words.push_back(argument);
+      continue;
+    }
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(absl::string_view(argument).substr(absl::StartsWith(argument, "--") ? 2 : 1),
+                       absl::MaxSplits('=', 1));
+    const bool has_value = absl::StrContains(argument, '=');
+    const auto flag =
+        std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.name == parts.first; });
+    if (flag == flags.end() || !absl::StartsWith(argument, "--")) return UnknownFlag(parts.first, flags);
+    std::string value = parts.second;
+    if (flag->value == Value::kNone && has_value) {
+      return absl::InvalidArgumentError(absl::StrCat("--", flag->name, " takes no value"));
+    }
+    if (flag->value == Value::kRequired && !has_value) {
+      if (i + 1 == arguments.size()) {
+        return absl::InvalidArgumentError(absl::StrCat("--", flag->name, " needs a value: ", flag->expects));
+      }
+      value = arguments[++i];
+    }
+    if (!flag->apply(value, options)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", flag->name, " is \"", value, "\"; expected ", flag->expects));
+    }
+    if (flag->generate_only) generate_flag = std::string(flag->name);
+  }
+  if (words.empty() && !help)
+    return absl::InvalidArgumentError("no command; expected generate, info or help");
+  if (help) {
+    if (!words.empty()) {
+      LANCET_ASSIGN_OR_RETURN(options.help_topic, ParseCommand(words[0]));
+    }
+    options.command = CliCommand::kHelp;
+    return options;
+  }
+  LANCET_RETURN_IF_ERROR(ApplyPositional(words, options));
+  if (options.command != CliCommand::kGenerate && !generate_flag.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--", generate_flag, " belongs to generate"));
+  }
+  if (options.show) {
+    if (!options.request.preview_every_steps.has_value()) options.request.preview_every_steps = 5;
+    // The one format that every way of showing takes.
+    options.request.preview_format = PictureFormat::kPng;
+  }
+  return options;
+}
+
+std::string CliHelp(CliCommand topic) {
+  constexpr absl::string_view kExitCodes =
+      "Exit codes: 0 done, 1 another error, 2 wrong usage or an argument the server refused, 3 no server or "
+      "it is\n"
+      "unavailable, 4 timed out, 5 cancelled (Ctrl-C), 6 the server's queue is full: try again later.\n";
+  if (topic == CliCommand::kGenerate) {
+    return absl::StrCat(
+        "lancet generate \"PROMPT\" [flags]\n\n"
+        "Draws a picture from a text and writes it to a file. Progress goes to stderr; stdout gets seed, "
+        "timings and\n"
+        "paths, and its last line is \"result: PATH\".\n\n",
+        FlagHelp(true), FlagHelp(false),
+        "\nExamples:\n"
+        "  lancet generate \"a rocket in the top left, a panda in the top right\"\n"
+        "  lancet generate \"three waves\" --seed 7 --previews 5 --out waves/     preview_05.jpg ... "
+        "result.png\n"
+        "  lancet generate \"a red apple\" --steps 12 --format webp --quiet       quick, for a script\n"
+        "  lancet generate \"a teddy bear\" --show                                previews in the terminal\n"
+        "  lancet generate -- \"--a prompt that begins with dashes\"\n\n",
+        kExitCodes);
+  }
+  if (topic == CliCommand::kInfo) {
+    return absl::StrCat(
+        "lancet info [flags]\n\nPrints the server's model, its limits and the state of its worker "
+        "groups.\n\n",
+        FlagHelp(false), "\n", kExitCodes);
+  }
+  return absl::StrCat(
+      "lancet: pictures from text, by a Lancet server\n\n"
+      "  lancet generate \"PROMPT\" [flags]   draw a picture; lancet help generate has the flags and "
+      "examples\n"
+      "  lancet info [flags]                the server's model, limits and worker groups\n"
+      "  lancet help [command]\n"
+      "  lancet version\n\n"
+      "First steps, in three terminals:\n"
+      "  lancet-coordinator --model_dir models/demo\n"
+      "  lancet-worker --model_dir models/demo\n"
+      "  lancet generate \"a rocket in the top left\" --previews 5 --out pictures/\n\n",
+      "Flags of every command:\n", FlagHelp(false), "\n", kExitCodes);
+}
+
+}  // namespace lancet

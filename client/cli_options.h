@@ -1,0 +1,36 @@
+// The command line of `lancet`: what can be asked, and the text that explains it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/generation_client.h"
+#include "client/inline_image.h"
+
+namespace lancet {
+
+enum class CliCommand { kHelp, kVersion, kGenerate, kInfo };
+
+struct CliOptions {
+  CliCommand command = CliCommand::kHelp;
+  CliCommand help_topic = CliCommand::kHelp;  // of kHelp: all, or one command
+  std::string server = "127.0.0.1:50051";
+  GenerationRequest request;  // of kGenerate
+  std::string out_dir = ".";
+  bool show = false;
+  std::optional<InlineProtocol> show_protocol;  // unset: whatever the terminal can
+  bool quiet = false;
+  bool json = false;
+};
+
+// `arguments` without the program's name. Flags are --name value or --name=value, anywhere; "--" ends them.
+// InvalidArgument says what is wrong and, for a misspelt flag, which one was probably meant.
+absl::StatusOr<CliOptions> ParseCliArguments(const std::vector<std::string>& arguments);
+
+std::string CliHelp(CliCommand topic);
+
+}  // namespace lancet

@@ -1,0 +1,165 @@
+// Talks to a Lancet server (lancet.v1.ImageService) in plain structs; no gRPC type shows.
+//
+//   auto client = lancet::GenerationClient::Create({.server = "127.0.0.1:50051"});
+//   lancet::GenerationRequest request;
+//   request.prompt = "a rocket in the top left";
+//   auto result = (*client)->Generate(request, &observer, &cancellation);
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace grpc {
+class ClientContext;
+}
+
+namespace lancet {
+
+enum class PictureFormat { kPng, kJpeg, kWebp };
+enum class PreviewKind { kLatentRgb, kVae };
+enum class RequestPriority { kLow, kNormal, kHigh };
+
+// "png", "jpg", "webp": what a file of this format is called.
+absl::string_view FileExtension(PictureFormat format);
+
+// What is unset is left to the server, which reports its choice.
+struct GenerationRequest {
+  std::string prompt;
+  std::optional<uint64_t> seed;
+  std::optional<int32_t> num_steps;
+  std::optional<float> guidance_scale;
+  std::optional<float> timestep_shift;
+  std::optional<std::pair<float, float>> guidance_interval;
+  std::optional<std::pair<int32_t, int32_t>> size;  // width, height in pixels
+  PictureFormat output_format = PictureFormat::kPng;
+  RequestPriority priority = RequestPriority::kNormal;
+  std::optional<int32_t> preview_every_steps;  // unset: no previews
+  PreviewKind preview_kind = PreviewKind::kLatentRgb;
+  PictureFormat preview_format = PictureFormat::kJpeg;
+  std::optional<int32_t> preview_max_side;  // pixels
+  absl::Duration timeout = absl::InfiniteDuration();
+};
+
+struct EncodedImage {
+  PictureFormat format = PictureFormat::kPng;
+  int32_t width = 0;
+  int32_t height = 0;
+  std::string data;  // the file
+};
+
+struct QueuedInfo {
+  int32_t position = 0;
+  std::optional<absl::Duration> estimated_wait;
+};
+struct StartedInfo {
+  std::string request_id;
+  uint64_t seed = 0;
+  int32_t width = 0;
+  int32_t height = 0;
+  int32_t num_steps = 0;
+  std::vector<std::string> warnings;
+};
+struct ProgressInfo {
+  int32_t step = 0;
+  int32_t total_steps = 0;
+  absl::Duration elapsed;
+  absl::Duration estimated_remaining;
+};
+struct PreviewInfo {
+  int32_t step = 0;
+  EncodedImage image;
+};
+struct GenerationTimings {
+  absl::Duration queue, prefill, denoise, decode, encode, total;
+};
+struct GenerationResult {
+  EncodedImage image;
+  uint64_t seed = 0;
+  GenerationTimings timings;
+  std::string model_fingerprint;
+};
+
+// What happens before the result, in order, on the thread that called Generate.
+class GenerationObserver {
+ public:
+  virtual ~GenerationObserver() = default;
+  virtual void OnQueued(const QueuedInfo& /*queued*/) {}
+  virtual void OnStarted(const StartedInfo& /*started*/) {}
+  virtual void OnProgress(const ProgressInfo& /*progress*/) {}
+  virtual void OnPreview(PreviewInfo /*preview*/) {}
+};
+
+struct ModelInfo {
+  struct Group {
+    std::string name;
+    int32_t world_size = 0;
+    std::string state;  // "forming", "serving", "draining" or "unknown"
+    int32_t active_requests = 0;
+    std::string device;
+  };
+  std::string name;
+  std::string fingerprint;
+  std::string quantization;
+  std::pair<int32_t, int32_t> default_size;
+  std::vector<std::pair<int32_t, int32_t>> recommended_sizes;
+  int32_t max_prompt_bytes = 0;
+  int32_t max_prompt_tokens = 0;
+  int32_t max_steps = 0;
+  int32_t max_side = 0;
+  int64_t max_pixels = 0;
+  int32_t max_queue = 0;
+  std::vector<Group> groups;
+  std::string server_version;
+};
+
+// Ends a call from another thread. Thread-safe; may be used before, during and after the call; for one call.
+class Cancellation {
+ public:
+  void Cancel();
+  bool cancelled() const;
+
+ private:
+  friend class GenerationClient;
+  void Set(grpc::ClientContext* context);
+
+  mutable std::mutex mu_;
+  bool cancelled_ = false;                  // guarded by mu_
+  grpc::ClientContext* context_ = nullptr;  // guarded by mu_; of the call under way
+};
+
+struct ClientOptions {
+  std::string server = "127.0.0.1:50051";  // host:port or unix:path
+};
+
+// Thread-safe; the connection is shared by all calls and made on first use.
+class GenerationClient {
+ public:
+  // InvalidArgument for an empty server address.
+  static absl::StatusOr<std::unique_ptr<GenerationClient>> Create(ClientOptions options);
+  ~GenerationClient();
+
+  // Blocks until the result. A server that is unavailable is tried a few times within about three seconds, as
+  // long as it has not sent an event: from then on the call is never repeated. The error is the server's;
+  // Cancelled after Cancel; DataLoss if the stream ended without a result. `cancellation` may be null.
+  absl::StatusOr<GenerationResult> Generate(const GenerationRequest& request, GenerationObserver* observer,
+                                            Cancellation* cancellation);
+
+  absl::StatusOr<ModelInfo> GetModelInfo(absl::Duration timeout);
+
+ private:
+  struct Impl;
+  explicit GenerationClient(std::unique_ptr<Impl> impl);
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lancet
