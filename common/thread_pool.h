@@ -9,6 +9,9 @@
 
 namespace lancet {
 
+// Lowers the calling thread's priority by `nice` (> 0; at most to the lowest there is). 0 does nothing.
+void LowerThreadPriority(int nice);
+
 class ThreadPool {
  public:
   // A team of `num_threads` >= 1, the calling thread included: num_threads - 1 threads are started. With

@@ -42,6 +42,12 @@ class KernelContext {
       size_t{1} << 20;  // an L2's worth: a panel that fell out of it would be re-read
   absl::Span<std::byte> scratch(int thread) const;
 
+  // One buffer of at least `bytes` (64-byte aligned) that all threads of an op share, for inputs repacked
+  // once per call. It grows to the largest request seen and stays, so that steady work allocates nothing.
+  // Valid until the next call; contents are lost when it grows. ResourceExhausted if memory is out. Like the
+  // pool, for one op at a time.
+  absl::StatusOr<absl::Span<std::byte>> SharedScratch(size_t bytes) const;
+
   // Makes the calling thread the one that runs ops: bounds the OpenMP team that oneDNN starts from it, lowers
   // its priority. Call once on the engine's thread.
   void BindCallingThread() const;
@@ -56,6 +62,12 @@ class KernelContext {
     void operator()(std::byte* p) const;
   };
   std::unique_ptr<std::byte[], FreeDeleter> scratch_;
+  // Behind a pointer because ops see a const context: what they scribble here outlives no call.
+  struct SharedBuffer {
+    std::unique_ptr<std::byte[], FreeDeleter> data;
+    size_t bytes = 0;
+  };
+  std::unique_ptr<SharedBuffer> shared_;
 };
 
 }  // namespace lancet

@@ -1,0 +1,199 @@
+// Attention, written once over the primitives of an instruction set `S`. Keys are walked in blocks that begin
+// at fixed places; a row keeps a running maximum, sum and output (f32) and rescales them when the maximum
+// grows. Probabilities are rounded to bf16 for the second product, their sum is taken before that.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/attention_kernel.h"
+#include "kernels/cpu/simd_math.h"
+#include "kernels/cpu/tile_product.h"
+
+namespace lancet {
+
+template <typename S>
+struct AttentionImpl {
+  using F = typename S::F;
+  static constexpr int64_t kMaxHeadDim = 256;
+  static constexpr int64_t kKeyBlock = 256;  // keys and values of a block stay in the L2 cache
+  static constexpr int64_t kTiles = 32 / S::kTileRows;
+  static constexpr int64_t kRows = kTiles * S::kTileRows;
+
+  // Everything a call keeps in scratch.
+  struct State {
+    alignas(64) uint32_t q[kRows * kMaxHeadDim];
+    alignas(64) float out[kRows * kMaxHeadDim];
+    alignas(64) float scores[S::kTileRows * kKeyBlock];
+    alignas(64) uint16_t probs[S::kTileRows * kKeyBlock];
+    alignas(64) uint32_t packed_probs[S::kTileRows * kKeyBlock];
+    float max[kRows];
+    float sum[kRows];
+  };
+  static_assert(sizeof(State) <= (1 << 20));
+
+  static int64_t RoundUp(int64_t n) { return (n + kPanelCols - 1) / kPanelCols * kPanelCols; }
+  static int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+  static void Pack(const uint16_t* const* keys, const uint16_t* const* values, int64_t head_dim, uint32_t* k,
+                   uint32_t* v, int64_t v_stride) {
+    PackTile<S>(keys, kPanelCols, head_dim, k);
+    for (int64_t d = 0; d < head_dim; d += kPanelCols) {
+      const int64_t n = Min(kPanelCols, head_dim - d);
+      uint32_t* panel = v + d / kPanelCols * v_stride;
+      for (int u = 0; u < kPanelCols / S::kUnitCols; ++u) {
+        for (int64_t i = 0; i < kPanelCols; ++i) {
+          uint32_t unit = 0;
+          if (i < n) {
+            if constexpr (S::kUnitCols == 2) {
+              unit = values[2 * u][d + i] | static_cast<uint32_t>(values[2 * u + 1][d + i]) << 16;
+            } else {
+              unit = static_cast<uint32_t>(values[u][d + i]) << 16;
+            }
+          }
+          panel[u * kPanelCols + i] = unit;
+        }
+      }
+    }
+  }
+
+  // Keys that a stacked row sees.
+  static int64_t Visible(const AttentionKernelArgs& args, int64_t stacked) {
+    return args.causal ? args.past + stacked / args.group + 1 : args.keys;
+  }
+
+  static const uint16_t* QueryRow(const AttentionKernelArgs& args, int64_t stacked) {
+    return args.q + args.rows[stacked / args.group] * args.q_stride +
+           args.heads[stacked % args.group] * args.head_dim;
+  }
+
+  // Scores of `rows` query rows against `panels` key panels.
+  static void Scores(const AttentionKernelArgs& args, State* state, const uint32_t* q, int rows,
+                     int64_t key_begin, int64_t panels) {
+    TileProductArgs product;
+    product.rows = q;
+    product.units = args.head_dim / S::kUnitCols;
+    product.panel_stride = product.units * kPanelCols;
+    product.c_stride = kKeyBlock;
+    for (int64_t p = 0; p < panels; p += S::kTilePanels) {
+      product.panels = args.k + (key_begin / kPanelCols + p) * product.panel_stride;
+      product.c = state->scores + p * kPanelCols;
+      RunTileProduct<S>(rows, static_cast<int>(Min(S::kTilePanels, panels - p)), product);
+    }
+  }
+
+  // Turns one row of scores into probabilities relative to the row's new maximum; returns the factor by which
+  // what was summed before shrinks. `visible` of `keys` (a multiple of 16) count; the others become zero.
+  static float Softmax(float* scores, uint16_t* probs, int64_t visible, int64_t keys, float scale, bool first,
+                       float* max, float* sum) {
+    F lanes_max = S::Set1(-__builtin_inff());
+    int64_t i = 0;
+    for (; i + S::kLanes <= visible; i += S::kLanes) lanes_max = S::Max(S::Load(scores + i), lanes_max);
+    float block_max = S::ReduceMax(lanes_max);
+    for (; i < visible; ++i) block_max = scores[i] > block_max ? scores[i] : block_max;
+    block_max *= scale;
+    const float new_max = first || block_max > *max ? block_max : *max;
+    const F shift = S::Set1(new_max);
+    F total = S::Set1(0.0f);
+    for (i = 0; i < keys; i += S::kLanes) {
+      F p = S::Set1(0.0f);
+      if (i < visible) {
+        p = Exp<S>(S::Load(scores + i) * S::Set1(scale) - shift);
+        if (visible - i < S::kLanes) p = S::KeepFirst(p, visible - i);
+      }
+      total = total + p;
+      S::StoreBf16(probs + i, p);
+    }
+    float shrink = 0.0f;
+    if (!first) {
+      float lanes[S::kLanes];
+      S::Store(lanes, Exp<S>(S::Set1(*max - new_max)));
+      shrink = lanes[0];
+    }
+    *sum = *sum * shrink + S::ReduceAdd(total);
+    *max = new_max;
+    return shrink;
+  }
+
+  // One tile of rows against one block of keys.
+  static void Block(const AttentionKernelArgs& args, State* state, int64_t tile_begin, int rows,
+                    int64_t key_begin) {
+    const int64_t first_row = tile_begin - args.stacked_begin;
+    const int64_t dims = RoundUp(args.head_dim);
+    const int64_t keys = RoundUp(Min(kKeyBlock, args.keys - key_begin));
+    Scores(args, state, state->q + first_row * (args.head_dim / S::kUnitCols), rows, key_begin,
+           keys / kPanelCols);
+    const uint16_t* prob_rows[S::kTileRows];
+    for (int m = 0; m < rows; ++m) {
+      const int64_t row = first_row + m;
+      uint16_t* probs = state->probs + m * kKeyBlock;
+      prob_rows[m] = probs;
+      int64_t visible = Visible(args, tile_begin + m) - key_begin;
+      if (visible <= 0) {
+        for (int64_t i = 0; i < keys; ++i) probs[i] = 0;
+        continue;
+      }
+      visible = Min(visible, Min(keys, args.keys - key_begin));
+      const float shrink = Softmax(state->scores + m * kKeyBlock, probs, visible, keys, args.score_scale,
+                                   key_begin == 0, &state->max[row], &state->sum[row]);
+      if (key_begin == 0 || shrink == 1.0f) continue;
+      float* out = state->out + row * dims;
+      for (int64_t d = 0; d < dims; d += S::kLanes) S::Store(out + d, S::Load(out + d) * S::Set1(shrink));
+    }
+    PackTile<S>(prob_rows, rows, keys, state->packed_probs);
+    const int64_t key_units = RoundUp(args.keys) / S::kUnitCols;
+    TileProductArgs product;
+    product.rows = state->packed_probs;
+    product.units = keys / S::kUnitCols;
+    product.panel_stride = key_units * kPanelCols;
+    product.c_stride = dims;
+    product.accumulate = key_begin > 0;
+    for (int64_t d = 0; d < dims; d += S::kTilePanels * kPanelCols) {
+      product.panels = args.v + d / kPanelCols * product.panel_stride + key_begin / S::kUnitCols * kPanelCols;
+      product.c = state->out + first_row * dims + d;
+      RunTileProduct<S>(rows, static_cast<int>(Min(S::kTilePanels, (dims - d) / kPanelCols)), product);
+    }
+  }
+
+  static void StoreOut(const AttentionKernelArgs& args, const State& state, int64_t stacked) {
+    const int64_t row = stacked - args.stacked_begin;
+    const float* sums = state.out + row * RoundUp(args.head_dim);
+    const F inverse = S::Set1(1.0f / state.sum[row]);
+    uint16_t* out = args.out + args.rows[stacked / args.group] * args.out_stride +
+                    args.heads[stacked % args.group] * args.head_dim;
+    for (int64_t d = 0; d < args.head_dim; d += S::kLanes) {
+      S::StoreBf16N(out + d, S::Load(sums + d) * inverse, Min(S::kLanes, args.head_dim - d));
+    }
+  }
+
+  static void Run(const AttentionKernelArgs& args) {
+    State* state = reinterpret_cast<State*>(args.scratch);
+    for (int64_t t = args.stacked_begin; t < args.stacked_end; t += S::kTileRows) {
+      const int rows = static_cast<int>(Min(S::kTileRows, args.stacked_end - t));
+      const uint16_t* q_rows[S::kTileRows];
+      for (int m = 0; m < rows; ++m) {
+        q_rows[m] = QueryRow(args, t + m);
+        state->sum[t + m - args.stacked_begin] = 0.0f;
+      }
+      PackTile<S>(q_rows, rows, args.head_dim,
+                  state->q + (t - args.stacked_begin) * (args.head_dim / S::kUnitCols));
+    }
+    for (int64_t key_begin = 0; key_begin < args.keys; key_begin += kKeyBlock) {
+      for (int64_t t = args.stacked_begin; t < args.stacked_end; t += S::kTileRows) {
+        const int rows = static_cast<int>(Min(S::kTileRows, args.stacked_end - t));
+        if (Visible(args, t + rows - 1) > key_begin) Block(args, state, t, rows, key_begin);
+      }
+    }
+    for (int64_t t = args.stacked_begin; t < args.stacked_end; ++t) StoreOut(args, *state, t);
+  }
+
+  static AttentionKernel Kernel() {
+    AttentionKernel kernel;
+    kernel.unit_cols = S::kUnitCols;
+    kernel.max_rows = kRows;
+    kernel.pack = &Pack;
+    kernel.run = &Run;
+    return kernel;
+  }
+};
+
+}  // namespace lancet

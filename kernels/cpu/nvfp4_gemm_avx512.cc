@@ -1,0 +1,9 @@
+// The NVFP4 product for one instruction set; built with that set's flags (kernels/CMakeLists.txt).
+#include "kernels/cpu/nvfp4_kernel_impl.h"
+#include "kernels/cpu/simd_avx512.h"
+
+namespace lancet {
+
+Nvfp4Kernel Nvfp4KernelAvx512() { return Nvfp4Impl<SimdAvx512>::Kernel(); }
+
+}  // namespace lancet

@@ -1,0 +1,116 @@
+// Vector primitives for any x86-64: what the kernel templates of this folder are written in. Four lanes,
+// which compilers map to the baseline registers. The AVX2 and AVX-512 headers offer the same names; each is
+// included only by sources built with its flags, and everything in it is internal to those sources.
+//
+// A *unit* is four bytes of a packed operand of a product: one f32 here and in AVX2 and AVX-512, a pair of
+// bf16 of consecutive k where the machine multiplies bf16 pairs.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#define LANCET_SIMD static inline __attribute__((always_inline))
+
+namespace lancet {
+namespace {
+
+struct SimdPortable {
+  static constexpr int kLanes = 4;
+  static constexpr int kUnitCols = 1;    // columns (k) in a unit
+  static constexpr int kTileRows = 2;    // rows of a register tile
+  static constexpr int kTilePanels = 1;  // panels (16 columns each) of a register tile
+  typedef float F __attribute__((vector_size(16)));
+  typedef uint32_t U __attribute__((vector_size(16)));
+  typedef int32_t I __attribute__((vector_size(16)));
+
+  LANCET_SIMD F Set1(float x) { return F{x, x, x, x}; }
+  LANCET_SIMD F Load(const float* p) {
+    F v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  LANCET_SIMD void Store(float* p, F v) { std::memcpy(p, &v, sizeof(v)); }
+  LANCET_SIMD F LoadBf16(const uint16_t* p) { return (F)(U{p[0], p[1], p[2], p[3]} << 16); }
+  LANCET_SIMD F LoadBf16N(const uint16_t* p, int64_t n) {
+    U u = {0, 0, 0, 0};
+    for (int i = 0; i < n; ++i) u[i] = static_cast<uint32_t>(p[i]) << 16;
+    return (F)u;
+  }
+  // Round to nearest, ties to even; NaN stays NaN. The bits are in the upper half of each lane.
+  LANCET_SIMD U RoundedBits(F v) {
+    const U u = (U)v;
+    const U rounded = (u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u;
+    const U nan = (U)(v != v);
+    return (nan & (u | 0x400000u) & 0xffff0000u) | (~nan & rounded);
+  }
+  LANCET_SIMD F RoundBf16(F v) { return (F)RoundedBits(v); }
+  LANCET_SIMD void StoreBf16(uint16_t* p, F v) { StoreBf16N(p, v, kLanes); }
+  LANCET_SIMD void StoreBf16N(uint16_t* p, F v, int64_t n) {
+    const U u = RoundedBits(v) >> 16;
+    for (int i = 0; i < n; ++i) p[i] = static_cast<uint16_t>(u[i]);
+  }
+  LANCET_SIMD F LoadN(const float* p, int64_t n) {
+    F v = {0, 0, 0, 0};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+  }
+  LANCET_SIMD void StoreN(float* p, F v, int64_t n) {
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+  }
+  // Zeros all but the first n lanes.
+  LANCET_SIMD F KeepFirst(F v, int64_t n) {
+    for (int i = 0; i < kLanes; ++i) v[i] = i < n ? v[i] : 0.0f;
+    return v;
+  }
+  LANCET_SIMD F Fma(F a, F b, F c) { return a * b + c; }
+  // The second operand if either is NaN, as the x86 instructions.
+  LANCET_SIMD F Max(F a, F b) { return (F)(((U)(a > b) & (U)a) | (~(U)(a > b) & (U)b)); }
+  LANCET_SIMD F Min(F a, F b) { return (F)(((U)(a < b) & (U)a) | (~(U)(a < b) & (U)b)); }
+  // Fixed order: pairs of halves.
+  LANCET_SIMD float ReduceAdd(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+  LANCET_SIMD float ReduceMax(F v) {
+    const float a = v[0] > v[2] ? v[0] : v[2];
+    const float b = v[1] > v[3] ? v[1] : v[3];
+    return a > b ? a : b;
+  }
+  // Nearest integer of |v| < 2^22, as f32.
+  LANCET_SIMD F RoundInt(F v) {
+    const F magic = Set1(12582912.0f);  // 1.5 * 2^23: its last bit is worth one
+    return (v + magic) - magic;
+  }
+  // 2^n for integral n in [-126, 127].
+  LANCET_SIMD F Exp2Int(F n) { return (F)((__builtin_convertvector(n, I) + 127) << 23); }
+
+  LANCET_SIMD F LoadUnits(const uint32_t* p) {
+    F v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  LANCET_SIMD F BroadcastUnit(const uint32_t* p) {
+    float x;
+    std::memcpy(&x, p, sizeof(x));
+    return Set1(x);
+  }
+  LANCET_SIMD F MulAddUnits(F acc, F a, F b) { return acc + a * b; }
+
+  // Expands 16 bytes, each two NVFP4 codes of one row, times the rows' scales: one unit row per k.
+  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
+    constexpr float kMagnitude[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                      -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+    for (int i = 0; i < 16; i += kLanes) {
+      F low, high;
+      for (int j = 0; j < kLanes; ++j) {
+        low[j] = kMagnitude[codes[i + j] & 15];
+        high[j] = kMagnitude[codes[i + j] >> 4];
+      }
+      const F scale = Load(scales + i);
+      const U low_bits = RoundedBits(low * scale);
+      const U high_bits = RoundedBits(high * scale);
+      std::memcpy(units + i, &low_bits, sizeof(low_bits));
+      std::memcpy(units + 16 + i, &high_bits, sizeof(high_bits));
+    }
+  }
+};
+
+}  // namespace
+}  // namespace lancet

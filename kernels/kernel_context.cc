@@ -1,0 +1,92 @@
+#include "kernels/kernel_context.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace lancet {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr size_t kAlignment = 64;  // a cache line, and the width of an AVX-512 register
+
+}  // namespace
+
+absl::string_view CpuIsaName(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kPortable:
+      return "portable";
+    case CpuIsa::kAvx2:
+      return "avx2";
+    case CpuIsa::kAvx512:
+      return "avx512";
+    case CpuIsa::kAvx512Bf16:
+      return "avx512_bf16";
+  }
+  return "?";
+}
+
+CpuIsa DetectCpuIsa() {
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return CpuIsa::kPortable;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq")) {
+    return CpuIsa::kAvx2;
+  }
+  return __builtin_cpu_supports("avx512bf16") ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
+}
+
+void KernelContext::FreeDeleter::operator()(std::byte* p) const { std::free(p); }
+
+absl::StatusOr<std::unique_ptr<KernelContext>> KernelContext::CreateCpu(const CpuOptions& options) {
+  if (options.threads < 1 || options.threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads is ", options.threads, "; expected 1 to ", kMaxThreads));
+  }
+  std::unique_ptr<KernelContext> ctx(new KernelContext());
+  ctx->isa_ = std::min(DetectCpuIsa(), options.max_isa);
+  ctx->nice_ = options.nice;
+  const size_t bytes = kScratchBytes * static_cast<size_t>(options.threads);
+  ctx->scratch_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes)));
+  if (ctx->scratch_ == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes, " bytes of kernel scratch"));
+  }
+  ctx->shared_ = std::make_unique<SharedBuffer>();
+  ctx->pool_ = std::make_unique<ThreadPool>(options.threads, options.nice);
+  return ctx;
+}
+
+std::string KernelContext::description() const {
+  const int threads = pool_->num_threads();
+  return absl::StrCat("cpu ", CpuIsaName(isa_), ", ", threads, threads == 1 ? " thread" : " threads");
+}
+
+absl::Span<std::byte> KernelContext::scratch(int thread) const {
+  return absl::MakeSpan(scratch_.get() + kScratchBytes * static_cast<size_t>(thread), kScratchBytes);
+}
+
+absl::StatusOr<absl::Span<std::byte>> KernelContext::SharedScratch(size_t bytes) const {
+  if (bytes > shared_->bytes) {
+    // A quarter more than asked for, so that a slowly growing sequence does not reallocate at every step.
+    const size_t wanted = (bytes + bytes / 4 + kAlignment - 1) / kAlignment * kAlignment;
+    shared_->bytes = 0;
+    shared_->data.reset();
+    shared_->data.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, wanted)));
+    if (shared_->data == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", wanted, " bytes of shared scratch"));
+    }
+    shared_->bytes = wanted;
+  }
+  return absl::MakeSpan(shared_->data.get(), bytes);
+}
+
+void KernelContext::BindCallingThread() const {
+  omp_set_num_threads(pool_->num_threads());
+  LowerThreadPriority(nice_);
+}
+
+}  // namespace lancet

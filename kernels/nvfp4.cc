@@ -1,0 +1,152 @@
+#include "kernels/nvfp4.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "kernels/cpu/nvfp4_kernel.h"
+#include "kernels/shape_check.h"
+
+namespace lancet {
+namespace {
+
+constexpr int64_t kBlockCols = 16;
+
+Nvfp4Kernel KernelFor(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kAvx512Bf16:
+      return Nvfp4KernelAvx512Bf16();
+    case CpuIsa::kAvx512:
+      return Nvfp4KernelAvx512();
+    case CpuIsa::kAvx2:
+      return Nvfp4KernelAvx2();
+    case CpuIsa::kPortable:
+      break;
+  }
+  return Nvfp4KernelPortable();
+}
+
+absl::Status CheckPart(const Nvfp4MatrixView& part, int64_t cols, size_t index) {
+  if (part.cols != cols || part.cols % kBlockCols != 0 || part.rows < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("Nvfp4Weights: part ", index, " is [", part.rows, ", ",
+                                                   part.cols, "]; expected [n, ", cols,
+                                                   "] with columns in whole blocks of ", kBlockCols));
+  }
+  if (part.rows == 0 || part.cols == 0) return absl::OkStatus();
+  if (part.codes == nullptr || part.scales == nullptr || part.codes_stride < part.cols / 2 ||
+      part.scales_stride < part.cols / kBlockCols) {
+    return absl::InvalidArgumentError(absl::StrCat("Nvfp4Weights: part ", index, " of [", part.rows, ", ",
+                                                   part.cols, "] has code stride ", part.codes_stride,
+                                                   " and scale stride ", part.scales_stride, ", or no data"));
+  }
+  return absl::OkStatus();
+}
+
+// Either y_bf16 or y_f32.
+absl::Status Run(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
+                 absl::Span<const bf16> bias, MatrixView<bf16> y_bf16, MatrixView<float> y_f32) {
+  const Nvfp4Kernel kernel = KernelFor(ctx.isa());
+  const int64_t units = w.cols() / kernel.unit_cols;
+  LANCET_ASSIGN_OR_RETURN(absl::Span<std::byte> shared,
+                          ctx.SharedScratch(static_cast<size_t>(x.rows * units) * sizeof(uint32_t)));
+  uint32_t* packed = reinterpret_cast<uint32_t*>(shared.data());
+  const int64_t tiles = (x.rows + kernel.tile_rows - 1) / kernel.tile_rows;
+  ctx.pool().ParallelFor(tiles, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t row = tile * kernel.tile_rows;
+      const int count = static_cast<int>(std::min<int64_t>(kernel.tile_rows, x.rows - row));
+      kernel.pack(reinterpret_cast<const uint16_t*>(x.row(row)), x.stride, count, w.cols(),
+                  packed + row * units);
+    }
+  });
+  Nvfp4KernelArgs args;
+  args.x = packed;
+  args.tokens = x.rows;
+  args.cols = w.cols();
+  args.codes = w.codes().data();
+  args.scales = reinterpret_cast<const uint16_t*>(w.scales().data());
+  args.rows = w.rows();
+  args.bias = bias.empty() ? nullptr : reinterpret_cast<const uint16_t*>(bias.data());
+  args.y_bf16 = reinterpret_cast<uint16_t*>(y_bf16.data);
+  args.y_f32 = y_f32.data;
+  args.y_stride = y_bf16.data != nullptr ? y_bf16.stride : y_f32.stride;
+  const int64_t panels = (w.rows() + Nvfp4Weights::kPanelRows - 1) / Nvfp4Weights::kPanelRows;
+  ctx.pool().ParallelFor(panels, 1, [&](int64_t begin, int64_t end, int thread) {
+    Nvfp4KernelArgs mine = args;
+    mine.panel_begin = begin;
+    mine.panel_end = end;
+    mine.scratch = ctx.scratch(thread).data();
+    kernel.run(mine);
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Nvfp4Weights> Nvfp4Weights::Pack(const KernelContext& ctx,
+                                                absl::Span<const Nvfp4MatrixView> parts) {
+  Nvfp4Weights w;
+  if (parts.empty()) return w;
+  w.cols_ = parts[0].cols;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    LANCET_RETURN_IF_ERROR(CheckPart(parts[i], w.cols_, i));
+    w.rows_ += parts[i].rows;
+  }
+  const int64_t panels = (w.rows_ + kPanelRows - 1) / kPanelRows;
+  const int64_t code_bytes = w.cols_ / 2;
+  const int64_t blocks = w.cols_ / kBlockCols;
+  w.codes_.resize(static_cast<size_t>(panels * code_bytes * kPanelRows));
+  w.scales_.resize(static_cast<size_t>(panels * blocks * kPanelRows));
+  int64_t first_row = 0;
+  for (const Nvfp4MatrixView& part : parts) {
+    // Two threads may write the same panel, though never the same byte.
+    ctx.pool().ParallelFor(part.rows, kPanelRows, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t panel = (first_row + r) / kPanelRows;
+        const int64_t lane = (first_row + r) % kPanelRows;
+        uint8_t* codes = w.codes_.data() + panel * code_bytes * kPanelRows + lane;
+        bf16* scales = w.scales_.data() + panel * blocks * kPanelRows + lane;
+        const uint8_t* from_codes = part.codes + r * part.codes_stride;
+        const bf16* from_scales = part.scales + r * part.scales_stride;
+        for (int64_t i = 0; i < code_bytes; ++i) codes[i * kPanelRows] = from_codes[i];
+        for (int64_t i = 0; i < blocks; ++i) scales[i * kPanelRows] = from_scales[i];
+      }
+    });
+    first_row += part.rows;
+  }
+  return w;
+}
+
+int64_t Nvfp4Weights::resident_bytes() const {
+  return static_cast<int64_t>(codes_.size() + scales_.size() * sizeof(bf16));
+}
+
+absl::Status Nvfp4Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
+                       absl::Span<const bf16> bias, MatrixView<bf16> y) {
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "x", x, x.rows, w.cols()));
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "y", y, x.rows, w.rows()));
+  if (!bias.empty()) LANCET_RETURN_IF_ERROR(CheckLength("Nvfp4Gemm", "bias", bias.size(), w.rows()));
+  if (x.rows == 0 || w.rows() == 0) return absl::OkStatus();
+  if (w.cols() == 0) {
+    for (int64_t t = 0; t < y.rows; ++t) {
+      for (int64_t r = 0; r < y.cols; ++r) y.row(t)[r] = bias.empty() ? bf16{} : bias[r];
+    }
+    return absl::OkStatus();
+  }
+  return Run(ctx, x, w, bias, y, {});
+}
+
+absl::Status Nvfp4Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
+                       MatrixView<float> y) {
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "x", x, x.rows, w.cols()));
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "y", y, x.rows, w.rows()));
+  if (x.rows == 0 || w.rows() == 0) return absl::OkStatus();
+  if (w.cols() == 0) {
+    for (int64_t t = 0; t < y.rows; ++t) std::fill_n(y.row(t), y.cols, 0.0f);
+    return absl::OkStatus();
+  }
+  return Run(ctx, x, w, {}, {}, y);
+}
+
+}  // namespace lancet
