@@ -47,7 +47,7 @@ struct GuidanceInterval {
 struct PreviewOptions {
   int32_t every_n_steps = 0;
   int method = 0;  // lancet.v1.PreviewMethod
-  std::optional<int32_t> max_side;
+  std::optional<int32_t> max_side{};
   int format = 0;  // lancet.v1.ImageFormat
 };
 

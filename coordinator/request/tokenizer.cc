@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/mapped_file.h"
 #include "common/status_macros.h"
 #include "coordinator/request/tokenizer_files.h"
 #include "coordinator/request/unicode.h"
@@ -33,9 +34,9 @@ Tokenizer::Tokenizer(Bpe bpe, Pretokenizer pretokenizer, std::vector<std::string
       added_(std::move(added)) {}
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const TokenizerPaths& paths) {
-  LANCET_ASSIGN_OR_RETURN(const std::string vocab, ReadTokenizerFile(paths.vocab));
-  LANCET_ASSIGN_OR_RETURN(const std::string merges, ReadTokenizerFile(paths.merges));
-  LANCET_ASSIGN_OR_RETURN(const std::string config, ReadTokenizerFile(paths.config));
+  LANCET_ASSIGN_OR_RETURN(const std::string vocab, ReadTextFile(paths.vocab, kMaxTokenizerFileBytes));
+  LANCET_ASSIGN_OR_RETURN(const std::string merges, ReadTextFile(paths.merges, kMaxTokenizerFileBytes));
+  LANCET_ASSIGN_OR_RETURN(const std::string config, ReadTextFile(paths.config, kMaxTokenizerFileBytes));
   return Parse(paths, vocab, merges, config);
 }
 

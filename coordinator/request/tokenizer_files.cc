@@ -1,43 +1,31 @@
 #include "coordinator/request/tokenizer_files.h"
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/json.h"
+#include "common/quote.h"
 #include "common/status_macros.h"
 
 namespace lancet {
 namespace {
 
-constexpr size_t kMaxFileBytes = 32u << 20;
-constexpr size_t kMaxConfigBytes = 4u << 20;  // parsed into a tree, which takes many times its size
+constexpr JsonLimits kVocabularyLimits = {.max_bytes = kMaxTokenizerFileBytes, .max_depth = 1};
+constexpr JsonLimits kConfigLimits = {.max_bytes = size_t{4} << 20, .max_depth = 16};
 constexpr size_t kMaxTokens = 1u << 20;
 constexpr size_t kMaxAddedTokens = 4096;
 constexpr size_t kMaxTokenBytes = 4096;
 
 absl::Status Invalid(const std::string& source, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(source, ": ", what));
-}
-
-absl::Status CheckSize(absl::string_view text, size_t limit, const std::string& source) {
-  if (text.size() <= limit) return absl::OkStatus();
-  return Invalid(source, absl::StrCat("more than the limit of ", limit, " bytes"));
-}
-
-// Names what a file contains in a message: printable, and not longer than a line.
-std::string Quote(absl::string_view text) {
-  constexpr size_t kMaxShown = 60;
-  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text.substr(0, kMaxShown)),
-                      text.size() > kMaxShown ? "..." : "", "\"");
 }
 
 // Vocabulary files spell each byte as one printable character: Latin-1 characters that print stand for
@@ -76,54 +64,6 @@ class ByteSpelling {
   std::array<int, 256 + 68> code_points_{};  // to bytes; -1: none
 };
 
-// Takes {"spelling": id, ...} as a stream, so that duplicate keys show and nothing but the result is built.
-class VocabularyHandler final : public nlohmann::json_sax<nlohmann::json> {
- public:
-  explicit VocabularyHandler(absl::flat_hash_map<std::string, int32_t>& entries) : entries_(entries) {}
-
-  const std::string& error() const { return error_; }
-
-  bool start_object(std::size_t) override { return depth_++ == 0 || Fail("a nested object"); }
-  bool end_object() override { return --depth_ == 0; }
-  bool key(string_t& spelling) override {
-    key_ = std::move(spelling);
-    return entries_.size() < kMaxTokens ||
-           Fail(absl::StrCat("more than the limit of ", kMaxTokens, " tokens"));
-  }
-  bool number_unsigned(number_unsigned_t id) override {
-    if (depth_ != 1) return Fail("expected an object");
-    if (id >= kMaxTokens)
-      return Fail(absl::StrCat("token ", Quote(key_), " has id ", id, ", limit ", kMaxTokens - 1));
-    return entries_.try_emplace(std::move(key_), static_cast<int32_t>(id)).second ||
-           Fail("a token is listed twice");
-  }
-  bool number_integer(number_integer_t id) override {
-    return Fail(absl::StrCat("token ", Quote(key_), " has id ", id));
-  }
-  bool number_float(number_float_t, const string_t&) override { return FailType(); }
-  bool null() override { return FailType(); }
-  bool boolean(bool) override { return FailType(); }
-  bool string(string_t&) override { return FailType(); }
-  bool binary(binary_t&) override { return FailType(); }
-  bool start_array(std::size_t) override { return FailType(); }
-  bool end_array() override { return FailType(); }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) override {
-    return Fail(absl::StrCat("not valid JSON at byte ", position));
-  }
-
- private:
-  bool Fail(absl::string_view what) {
-    error_ = std::string(what);
-    return false;
-  }
-  bool FailType() { return Fail(absl::StrCat("expected a whole number for token ", Quote(key_))); }
-
-  absl::flat_hash_map<std::string, int32_t>& entries_;
-  std::string error_;
-  std::string key_;
-  int depth_ = 0;
-};
-
 // The id of one spelling in a line of merges.txt.
 absl::StatusOr<int32_t> FindToken(const Vocabulary& vocabulary, absl::string_view spelling, size_t line,
                                   const std::string& source) {
@@ -141,42 +81,32 @@ bool IsTrue(const nlohmann::json& object, const char* key) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ReadTokenizerFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be opened"));
-  std::string text(kMaxFileBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad()) return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
-  text.resize(static_cast<size_t>(file.gcount()));
-  text.shrink_to_fit();
-  LANCET_RETURN_IF_ERROR(CheckSize(text, kMaxFileBytes, path));
-  return text;
-}
-
 absl::StatusOr<Vocabulary> ParseVocabulary(absl::string_view json, const std::string& source) {
-  LANCET_RETURN_IF_ERROR(CheckSize(json, kMaxFileBytes, source));
+  LANCET_ASSIGN_OR_RETURN(const nlohmann::json entries, ParseJson(json, source, kVocabularyLimits));
+  if (!entries.is_object()) return Invalid(source, "not a JSON object");
+  if (entries.size() > kMaxTokens) {
+    return Invalid(source, absl::StrCat(entries.size(), " tokens, limit ", kMaxTokens));
+  }
   Vocabulary vocabulary;
-  VocabularyHandler handler(vocabulary.by_spelling);
-  if (!nlohmann::json::sax_parse(json.begin(), json.end(), &handler)) return Invalid(source, handler.error());
-
-  const size_t count = vocabulary.by_spelling.size();
-  vocabulary.token_bytes.resize(count);
+  vocabulary.token_bytes.resize(entries.size());
   vocabulary.byte_ids.fill(-1);
   const ByteSpelling byte_spelling;
-  for (const auto& [spelling, id] : vocabulary.by_spelling) {
+  for (const auto& [spelling, value] : entries.items()) {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() >= entries.size()) {
+      return Invalid(source, absl::StrCat("token ", Quote(spelling), " has id ", Quote(value.dump()),
+                                          ", expected 0 to ", entries.size() - 1));
+    }
+    const auto id = value.get<int32_t>();
     std::optional<std::string> bytes = byte_spelling.Decode(spelling);
     if (!bytes.has_value() || bytes->empty() || bytes->size() > kMaxTokenBytes) {
       return Invalid(source, absl::StrCat("token ", id, " ", Quote(spelling),
                                           " is empty, too long or has a character that stands for no byte"));
     }
-    if (static_cast<size_t>(id) >= count) {
-      return Invalid(source, absl::StrCat("token ", Quote(spelling), " has id ", id, ", but there are only ",
-                                          count, " tokens"));
-    }
     std::string& slot = vocabulary.token_bytes[static_cast<size_t>(id)];
     if (!slot.empty()) return Invalid(source, absl::StrCat("id ", id, " is used twice"));
     if (bytes->size() == 1) vocabulary.byte_ids[static_cast<uint8_t>((*bytes)[0])] = id;
     slot = *std::move(bytes);
+    vocabulary.by_spelling.try_emplace(spelling, id);
   }
   for (size_t byte = 0; byte < 256; ++byte) {
     if (vocabulary.byte_ids[byte] < 0) {
@@ -189,7 +119,9 @@ absl::StatusOr<Vocabulary> ParseVocabulary(absl::string_view json, const std::st
 
 absl::StatusOr<Bpe> ParseMerges(absl::string_view text, const Vocabulary& vocabulary,
                                 const std::string& source) {
-  LANCET_RETURN_IF_ERROR(CheckSize(text, kMaxFileBytes, source));
+  if (text.size() > kMaxTokenizerFileBytes) {
+    return Invalid(source, absl::StrCat(text.size(), " bytes, limit ", kMaxTokenizerFileBytes));
+  }
   Bpe bpe(vocabulary.byte_ids);
   size_t number = 0;
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
@@ -211,9 +143,7 @@ absl::StatusOr<Bpe> ParseMerges(absl::string_view text, const Vocabulary& vocabu
 
 absl::StatusOr<std::vector<AddedToken>> ParseAddedTokens(absl::string_view json, int32_t num_base,
                                                          const std::string& source) {
-  LANCET_RETURN_IF_ERROR(CheckSize(json, kMaxConfigBytes, source));
-  const nlohmann::json config =
-      nlohmann::json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
+  LANCET_ASSIGN_OR_RETURN(const nlohmann::json config, ParseJson(json, source, kConfigLimits));
   if (!config.is_object()) return Invalid(source, "not a JSON object");
   const auto decoder = config.find("added_tokens_decoder");
   if (decoder == config.end() || !decoder->is_object()) {

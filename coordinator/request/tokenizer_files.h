@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@
 #include "coordinator/request/bpe.h"
 
 namespace lancet {
+
+inline constexpr size_t kMaxTokenizerFileBytes = size_t{32} << 20;
 
 // A token that stands for one string as a whole, outside BPE.
 struct AddedToken {
@@ -26,9 +29,6 @@ struct Vocabulary {
   absl::flat_hash_map<std::string, int32_t> by_spelling;  // as spelled in the files: one character per byte
   std::array<int32_t, 256> byte_ids{};                    // the token of every single byte
 };
-
-// The whole file. NotFound if it can't be opened, InvalidArgument if it is longer than 32 MiB.
-absl::StatusOr<std::string> ReadTokenizerFile(const std::string& path);
 
 // vocab.json: {"spelling": id, ...}, dense ids, all 256 bytes among them. `source` names the file in errors.
 absl::StatusOr<Vocabulary> ParseVocabulary(absl::string_view json, const std::string& source);
