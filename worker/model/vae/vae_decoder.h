@@ -24,8 +24,8 @@ namespace lancet {
 struct VaeDecoderOptions {
   int64_t max_latents = 4096;  // largest picture, in latents; its activations are reserved at load
   // Statistics of the latents, one entry per channel: z = normalised / inv_std + mean. Empty: Wan2.2's 48.
-  std::vector<float> mean;
-  std::vector<float> inv_std;
+  std::vector<float> mean = {};
+  std::vector<float> inv_std = {};
   bool clamp = true;  // false: pixels as the last convolution gives them, for conformance tests
 };
 
