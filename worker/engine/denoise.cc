@@ -5,15 +5,31 @@
 
 namespace lancet {
 
-std::vector<float> TimestepSchedule(int32_t num_steps, float timestep_shift) {
-  // Evenly spaced values counted from the nearer end, in f32: what the reference's tensor library computes.
-  const float step = -1.0f / static_cast<float>(num_steps);
-  std::vector<float> times(num_steps + 1);
-  for (int32_t i = 0; i <= num_steps; ++i) {
-    const float s = i < (num_steps + 1) / 2 ? 1.0f + step * static_cast<float>(i)
-                                            : -step * static_cast<float>(num_steps - i);
-    times[i] = timestep_shift * s / (1.0f + (timestep_shift - 1.0f) * s);
+namespace {
+
+// n + 1 evenly spaced values from 1 to 0 as the reference's tensor library computes them in f32: counted from
+// the nearer end, and, in pairs of eight while they last, as the first of the eight plus a multiple of the
+// spacing. Other roundings differ in the last bit of some values, and with them a few steps.
+std::vector<float> EvenlySpaced(int32_t n) {
+  constexpr int32_t kLane = 8;
+  const int32_t count = n + 1;
+  const float step = -1.0f / static_cast<float>(n);
+  const auto value = [&](int32_t i) {
+    return i < count / 2 ? 1.0f + step * static_cast<float>(i) : -step * static_cast<float>(count - i - 1);
+  };
+  const int32_t in_lanes = count / (2 * kLane) * (2 * kLane);
+  std::vector<float> values(count);
+  for (int32_t i = 0; i < count; ++i) {
+    values[i] = i < in_lanes ? value(i / kLane * kLane) + static_cast<float>(i % kLane) * step : value(i);
   }
+  return values;
+}
+
+}  // namespace
+
+std::vector<float> TimestepSchedule(int32_t num_steps, float timestep_shift) {
+  std::vector<float> times = EvenlySpaced(num_steps);
+  for (float& t : times) t = timestep_shift * t / (1.0f + (timestep_shift - 1.0f) * t);
   return times;
 }
 

@@ -25,6 +25,11 @@ struct ExpertNames {
   }
 };
 
+void ReleaseLinear(const StateDict& dict, const std::string& base) {
+  dict.Release(absl::StrCat(base, ".qweight"));
+  dict.Release(absl::StrCat(base, ".scales_bf16"));
+}
+
 absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDict& dict,
                                          const ModelConfig& config, const ShardPlan& plan,
                                          const ExpertNames& names) {
@@ -64,6 +69,10 @@ absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDi
   LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView down,
                           LoadLinearSlice(dict, names.Mlp("down_proj"), "down_proj", hidden, inner, plan));
   LANCET_ASSIGN_OR_RETURN(w.down, Nvfp4Weights::Pack(ctx, {down}));
+
+  // Everything is repacked: the pages that were read need not stay.
+  for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"}) ReleaseLinear(dict, names.Attention(linear));
+  for (const char* linear : {"gate_proj", "up_proj", "down_proj"}) ReleaseLinear(dict, names.Mlp(linear));
   return w;
 }
 
@@ -84,6 +93,7 @@ absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const 
       const ConstMatrixView<bf16> embed,
       LoadMatrix(dict, "language_model.model.embed_tokens.weight", config.vocab_size, config.hidden_size));
   w.embed_tokens.assign(embed.data, embed.data + embed.rows * embed.cols);
+  dict.Release("language_model.model.embed_tokens.weight");
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const std::string prefix = absl::StrCat("language_model.model.layers.", layer, ".");
     LayerWeights& weights = w.layers.emplace_back();

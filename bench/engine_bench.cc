@@ -1,0 +1,270 @@
+// Seconds per stage and per denoise step of the engine: a whole picture on a checkpoint, and one trunk layer
+// of the release's dimensions with random weights made in memory. Medians over repetitions, one rank, in this
+// process.
+
+#include <algorithm>
+#include <cstdint>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "common/checkpoint.h"
+#include "common/checkpoint_flags.h"
+#include "common/status_macros.h"
+#include "coordinator/request/plan_builder.h"
+#include "kernels/kernel_context.h"
+#include "worker/collective/local_collective.h"
+#include "worker/engine/engine.h"
+#include "worker/loader/shard_plan.h"
+#include "worker/model/pass.h"
+#include "worker/model/transformer.h"
+
+ABSL_FLAG(int, threads, 1, "compute threads");
+ABSL_FLAG(int, steps, 30, "denoise steps of the picture");
+ABSL_FLAG(int, repetitions, 3, "pictures, and passes through the layer, to take the median of");
+ABSL_FLAG(
+    std::vector<std::string>, layer_pixels, std::vector<std::string>({"256", "768"}),
+    "sides of the square pictures whose guided pair goes through the release-sized layer; empty for none");
+
+namespace lancet {
+namespace {
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// --- A picture on a checkpoint. ---
+
+absl::Status BenchPicture() {
+  LANCET_ASSIGN_OR_RETURN(const CheckpointPaths paths, ResolveCheckpoint(CheckpointPathsFromFlags()));
+  LANCET_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(paths));
+  EngineOptions options;
+  options.threads = absl::GetFlag(FLAGS_threads);
+  const absl::Time load_start = absl::Now();
+  LANCET_ASSIGN_OR_RETURN(const auto engine, Engine::Load(*checkpoint, options));
+  const double load_seconds = absl::ToDoubleSeconds(absl::Now() - load_start);
+  LANCET_ASSIGN_OR_RETURN(const auto collective, SingleRankCollective::Create(engine->collective_capacity()));
+  LANCET_RETURN_IF_ERROR(engine->Attach(collective.get()));
+  LANCET_RETURN_IF_ERROR(engine->WarmUp());
+
+  LANCET_ASSIGN_OR_RETURN(auto tokenizer,
+                          Tokenizer::Load({paths.vocab, paths.merges, paths.tokenizer_config}));
+  LANCET_ASSIGN_OR_RETURN(const auto builder,
+                          PlanBuilder::Create({checkpoint->config(), std::move(tokenizer)}));
+  GenerateParams params;
+  params.prompt = "a rocket in the top left, a panda in the top right, on a light blue background";
+  params.width = checkpoint->card().default_size.width;
+  params.height = checkpoint->card().default_size.height;
+  params.sampler.num_steps = absl::GetFlag(FLAGS_steps);
+
+  std::map<std::string, std::vector<double>> stages;
+  for (int repetition = 0; repetition < absl::GetFlag(FLAGS_repetitions); ++repetition) {
+    LANCET_ASSIGN_OR_RETURN(const RequestPlan plan, builder->Build(repetition + 1, params));
+    LANCET_RETURN_IF_ERROR(engine->Admit(plan));
+    std::vector<Work> work;
+    for (size_t i = 0; i < plan.prefix.size(); ++i) {
+      work.push_back({plan.request_id, WorkKind::kPrefill, static_cast<int32_t>(i), PreviewMethod::kNone});
+    }
+    for (int32_t step = 0; step < params.sampler.num_steps; ++step) {
+      work.push_back({plan.request_id, WorkKind::kDenoise, step, PreviewMethod::kNone});
+    }
+    work.push_back({plan.request_id, WorkKind::kDecode, 0, PreviewMethod::kNone});
+    std::map<std::string, double> sums;
+    for (const Work& item : work) {
+      LANCET_ASSIGN_OR_RETURN(const std::vector<WorkResult> results, engine->Iterate({item}));
+      const char* stage = item.kind == WorkKind::kPrefill   ? "prefill"
+                          : item.kind == WorkKind::kDenoise ? "denoise"
+                                                            : "decode";
+      sums[stage] += results[0].seconds;
+      sums["total"] += results[0].seconds;
+    }
+    for (const auto& [stage, seconds] : sums) stages[stage].push_back(seconds);
+    LANCET_RETURN_IF_ERROR(engine->Release(plan.request_id));
+  }
+  std::cout << absl::StrFormat("%s, %d x %d, %d steps, %s, load %.2f s\n", checkpoint->card().name,
+                               params.width, params.height, params.sampler.num_steps, engine->device(),
+                               load_seconds);
+  for (const char* stage : {"prefill", "denoise", "decode", "total"}) {
+    std::cout << absl::StrFormat("  %-8s %8.4f s\n", stage, Median(stages[stage]));
+  }
+  std::cout << absl::StrFormat("  a step   %8.4f s\n", Median(stages["denoise"]) / params.sampler.num_steps);
+  return absl::OkStatus();
+}
+
+// --- One layer of the release's dimensions. ---
+
+// Tensors made on demand and kept: random codes, scales and norms of plausible size.
+class RandomStateDict final : public StateDict {
+ public:
+  void AddBf16(const std::string& name, Shape shape, float low, float high) {
+    std::uniform_real_distribution<float> value(low, high);
+    std::vector<std::byte>& data = Allocate(name, DType::kBf16, std::move(shape));
+    bf16* out = reinterpret_cast<bf16*>(data.data());
+    for (size_t i = 0; i < data.size() / sizeof(bf16); ++i) out[i] = ToBf16(value(random_));
+  }
+  void AddCodes(const std::string& name, Shape shape) {
+    std::vector<std::byte>& data = Allocate(name, DType::kU8, std::move(shape));
+    for (std::byte& b : data) b = static_cast<std::byte>(random_() & 0xff);
+  }
+  void AddLinear(const std::string& base, int64_t rows, int64_t cols, bool bias) {
+    AddCodes(base + ".qweight", {rows, cols / 2});
+    AddBf16(base + ".scales_bf16", {rows, cols / kNvfp4Block}, 0.002f, 0.01f);
+    if (bias) AddBf16(base + ".bias", {rows}, -0.1f, 0.1f);
+  }
+
+  const std::vector<std::string>& names() const override { return names_; }
+  bool Contains(absl::string_view name) const override { return tensors_.contains(std::string(name)); }
+  absl::StatusOr<TensorView> Get(absl::string_view name) const override {
+    const auto it = tensors_.find(std::string(name));
+    if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", name));
+    return it->second.view;
+  }
+  const std::string& path() const override { return path_; }
+  void Release(absl::string_view /*name*/) const override {}  // nothing is mapped
+
+ private:
+  struct Entry {
+    std::vector<std::byte> data;
+    TensorView view;
+  };
+  std::vector<std::byte>& Allocate(const std::string& name, DType dtype, Shape shape) {
+    Entry& entry = tensors_[name];
+    entry.view.dtype = dtype;
+    entry.view.shape = std::move(shape);
+    entry.data.resize(entry.view.num_bytes());
+    entry.view.data = entry.data.data();
+    names_.push_back(name);
+    return entry.data;
+  }
+
+  std::mt19937 random_{1};
+  std::map<std::string, Entry> tensors_;
+  std::vector<std::string> names_;
+  std::string path_ = "memory";
+};
+
+ModelConfig ReleaseLayerConfig() {
+  ModelConfig config;
+  config.hidden_size = 2048;
+  config.num_layers = 1;
+  config.num_heads = 16;
+  config.num_kv_heads = 2;
+  config.head_dim = 128;
+  config.intermediate_size = 11008;
+  config.vocab_size = 16;  // the embedding is not part of a layer
+  return config;
+}
+
+RandomStateDict MakeRelease(const ModelConfig& c) {
+  RandomStateDict dict;
+  const int64_t kv = c.num_kv_heads * c.head_dim;
+  for (const std::string suffix : {"", "_moe_gen"}) {
+    const std::string layer = "language_model.model.layers.0.";
+    const std::string attention = layer + "self_attn.";
+    dict.AddLinear(attention + "q_proj" + suffix, c.hidden_size, c.hidden_size, true);
+    dict.AddLinear(attention + "k_proj" + suffix, kv, c.hidden_size, true);
+    dict.AddLinear(attention + "v_proj" + suffix, kv, c.hidden_size, true);
+    dict.AddLinear(attention + "o_proj" + suffix, c.hidden_size, c.hidden_size, false);
+    const std::string mlp = layer + "mlp" + suffix + ".";
+    dict.AddLinear(mlp + "gate_proj", c.intermediate_size, c.hidden_size, false);
+    dict.AddLinear(mlp + "up_proj", c.intermediate_size, c.hidden_size, false);
+    dict.AddLinear(mlp + "down_proj", c.hidden_size, c.intermediate_size, false);
+    dict.AddBf16(attention + "q_norm" + suffix + ".weight", {c.head_dim}, 0.9f, 1.1f);
+    dict.AddBf16(attention + "k_norm" + suffix + ".weight", {c.head_dim}, 0.9f, 1.1f);
+    dict.AddBf16(layer + "input_layernorm" + suffix + ".weight", {c.hidden_size}, 0.9f, 1.1f);
+    dict.AddBf16(layer + "post_attention_layernorm" + suffix + ".weight", {c.hidden_size}, 0.9f, 1.1f);
+  }
+  dict.AddBf16("language_model.model.norm_moe_gen.weight", {c.hidden_size}, 0.9f, 1.1f);
+  dict.AddBf16("language_model.model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, -1, 1);
+  dict.AddBf16("time_embedder.mlp.0.weight", {c.hidden_size, 256}, -.1f, .1f);
+  dict.AddBf16("time_embedder.mlp.2.weight", {c.hidden_size, c.hidden_size}, -.1f, .1f);
+  dict.AddBf16("vae2llm.weight", {c.hidden_size, kLatentChannels}, -.1f, .1f);
+  dict.AddBf16("llm2vae.weight", {kLatentChannels, c.hidden_size}, -.1f, .1f);
+  for (const char* base : {"time_embedder.mlp.0.bias", "time_embedder.mlp.2.bias", "vae2llm.bias"}) {
+    dict.AddBf16(base, {c.hidden_size}, -.1f, .1f);
+  }
+  dict.AddBf16("llm2vae.bias", {kLatentChannels}, -.1f, .1f);
+  return dict;
+}
+
+// A guided pair's target blocks over a prefix of 64 cached tokens each.
+absl::Status BenchLayer() {
+  const ModelConfig config = ReleaseLayerConfig();
+  CpuOptions cpu;
+  cpu.threads = absl::GetFlag(FLAGS_threads);
+  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu(cpu));
+  ctx->BindCallingThread();
+  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
+  for (const std::string& side_text : absl::GetFlag(FLAGS_layer_pixels)) {
+    int side = 0;
+    if (!absl::SimpleAtoi(side_text, &side) || side < 16 || side > 2048) {
+      return absl::InvalidArgumentError(absl::StrCat("--layer_pixels ", side_text, " is outside 16 to 2048"));
+    }
+    const int64_t latents = int64_t{side / kPixelsPerLatent} * (side / kPixelsPerLatent);
+    const RandomStateDict dict = MakeRelease(config);
+    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights, TrunkWeights::Load(*ctx, dict, config, plan));
+    Transformer transformer(*ctx, config, plan, std::move(weights), 2 * (latents + 2));
+    LANCET_ASSIGN_OR_RETURN(const auto collective,
+                            SingleRankCollective::Create(transformer.reduce_capacity()));
+    KvCache cache(1, 64, plan.kv_cols());
+    cache.Advance(64);
+    std::vector<int32_t> ids(latents + 2);
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = 64 + static_cast<int32_t>(i % 64);
+    Pass pass;
+    pass.AddTarget(&cache, {ids, ids, ids});
+    pass.AddTarget(&cache, {ids, ids, ids});
+    pass.Finish();
+    std::mt19937 random(2);
+    std::normal_distribution<float> normal;
+    std::vector<double> seconds;
+    for (int repetition = 0; repetition <= absl::GetFlag(FLAGS_repetitions); ++repetition) {
+      for (int64_t r = 0; r < pass.rows(); ++r) {
+        for (int64_t c = 0; c < config.hidden_size; ++c)
+          transformer.stream().row(r)[c] = ToBf16(normal(random));
+      }
+      const absl::Time start = absl::Now();
+      LANCET_RETURN_IF_ERROR(transformer.Forward(pass, *collective, absl::Minutes(10)));
+      // The first pass warms up.
+      if (repetition > 0) seconds.push_back(absl::ToDoubleSeconds(absl::Now() - start));
+    }
+    const double weights_per_row =
+        static_cast<double>(config.hidden_size) *
+        (2.0 * config.hidden_size + 2.0 * plan.kv_cols() + 3.0 * config.intermediate_size);
+    const double attention = 4.0 * 2 * static_cast<double>(latents + 2) * static_cast<double>(latents + 66) *
+                             static_cast<double>(plan.q_cols());
+    const double flop = 2.0 * weights_per_row * static_cast<double>(pass.rows()) + attention;
+    const double median = Median(seconds);
+    std::cout << absl::StrFormat(
+        "release-sized layer, %d x %d pair (%d rows), %s: %.4f s, %.1f GFLOP/s; 36 layers %.2f s a step\n",
+        side, side, pass.rows(), ctx->description(), median, flop / median * 1e-9, 36 * median);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace lancet
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "engine_bench --model_dir models/demo [--threads N] [--steps N] [--layer_pixels 256,768]");
+  absl::ParseCommandLine(argc, argv);
+  for (const auto bench : {lancet::BenchPicture, lancet::BenchLayer}) {
+    if (const absl::Status status = bench(); !status.ok()) {
+      std::cerr << "engine_bench: " << status << "\n";
+      return 1;
+    }
+  }
+  return 0;
+}
