@@ -346,11 +346,12 @@ absl::Status ShmCollective::SleepUntilArrived(uint32_t phase, absl::Time deadlin
 
 absl::Status ShmCollective::CheckPeers(uint32_t phase) {
   WatchPeers();
-  for (int rank = FirstMissing(phase, 0); rank < world_size_; rank = FirstMissing(phase, rank + 1)) {
+  for (int rank = 0; rank < world_size_; ++rank) {
     const ShmRankSlot& slot = segment_->slot(rank);
     const bool departed = slot.departed.load() != 0;
-    // Arrived and left since: nothing to complain about.
-    if ((departed || peers_.Ended(rank)) && FirstMissing(phase, rank) == rank) {
+    // A rank that has arrived at an unfinished phase is in a call, so it is missed as well; once the phase is
+    // finished it may go.
+    if ((departed || peers_.Ended(rank)) && FirstMissing(phase, 0) < world_size_) {
       return Break(absl::UnavailableError(absl::StrCat(
           "rank ", rank, " is gone: ", departed ? "it left the group" : "its process has ended", " (process ",
           slot.pid.load(), ", missed by rank ", rank_, " in ", Describe(call_), ")")));

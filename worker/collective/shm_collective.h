@@ -88,7 +88,7 @@ class ShmCollective final : public Collective {
   absl::Status SleepUntilArrived(uint32_t phase, absl::Time deadline);
   // The lowest rank from `from` on that has not reached `phase`; world_size if there is none.
   int FirstMissing(uint32_t phase, int from) const;
-  // Breaks the group if a rank that has not reached `phase` never will.
+  // Breaks the group if a rank has gone before all have reached `phase`.
   absl::Status CheckPeers(uint32_t phase);
   void WatchPeers();
 
