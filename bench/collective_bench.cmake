@@ -1,0 +1,1 @@
+lancet_bench(collective_bench SRCS collective_bench.cc DEPS lancet_collective)
