@@ -222,12 +222,14 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
 }
 
 absl::Status UnknownFlag(absl::string_view name, const std::vector<Flag>& flags) {
-  const auto nearest = std::min_element(flags.begin(), flags.end(), [name](const Flag& a, const Flag& b) {
-    return EditDistance(name, a.name) < EditDistance(name, b.name);
-  });
-  // Half of the letters wrong is no misspelling any more.
-  const bool likely =
-      EditDistance(name, nearest->name) <= (name.size() + 1) / 2 || absl::StartsWith(nearest->name, name);
+  // A cut-off flag is nearer than any misspelling.
+  const auto distance = [name](const Flag& flag) {
+    return absl::StartsWith(flag.name, name) ? 0 : EditDistance(name, flag.name);
+  };
+  const auto nearest = std::min_element(
+      flags.begin(), flags.end(), [&](const Flag& a, const Flag& b) { return distance(a) < distance(b); });
+  // With half of the letters wrong it is no misspelling any more.
+  const bool likely = distance(*nearest) <= (name.size() + 1) / 2;
   return absl::InvalidArgumentError(absl::StrCat("unknown flag --", name,
                                                  likely
                                                      ? absl::StrCat("; did you mean --", nearest->name, "?")

@@ -1,0 +1,137 @@
+#include "client/cli_options.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace lancet {
+namespace {
+
+using ::testing::HasSubstr;
+
+CliOptions Parsed(const std::vector<std::string>& arguments) {
+  absl::StatusOr<CliOptions> options = ParseCliArguments(arguments);
+  EXPECT_TRUE(options.ok()) << options.status();
+  return options.ok() ? *std::move(options) : CliOptions();
+}
+
+std::string Error(const std::vector<std::string>& arguments) {
+  const absl::StatusOr<CliOptions> options = ParseCliArguments(arguments);
+  EXPECT_EQ(options.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(options.status().message());
+}
+
+TEST(CliOptionsTest, LeavesToTheServerWhatIsNotGiven) {
+  const CliOptions options = Parsed({"generate", "three waves"});
+  EXPECT_EQ(options.command, CliCommand::kGenerate);
+  EXPECT_EQ(options.request.prompt, "three waves");
+  EXPECT_EQ(options.request.seed, std::nullopt);
+  EXPECT_EQ(options.request.num_steps, std::nullopt);
+  EXPECT_EQ(options.request.size, std::nullopt);
+  EXPECT_EQ(options.request.preview_every_steps, std::nullopt);
+  EXPECT_EQ(options.request.timeout, absl::InfiniteDuration());
+  EXPECT_EQ(options.out_dir, ".");
+}
+
+TEST(CliOptionsTest, ReadsEveryFlagInEitherForm) {
+  const CliOptions options = Parsed({"generate",
+                                     "--seed",
+                                     "18446744073709551615",
+                                     "--steps=12",
+                                     "--size",
+                                     "768x512",
+                                     "a prompt",
+                                     "--guidance=2.5",
+                                     "--guidance_interval",
+                                     "0.1,0.9",
+                                     "--shift",
+                                     "3",
+                                     "--previews",
+                                     "5",
+                                     "--preview_method=vae",
+                                     "--preview_size",
+                                     "128",
+                                     "--format",
+                                     "webp",
+                                     "--out=there",
+                                     "--priority",
+                                     "high",
+                                     "--timeout",
+                                     "1.5m",
+                                     "--server",
+                                     "unix:/x",
+                                     "--quiet",
+                                     "--json"});
+  EXPECT_EQ(options.request.prompt, "a prompt");
+  EXPECT_EQ(options.request.seed, 18446744073709551615u);
+  EXPECT_EQ(options.request.num_steps, 12);
+  EXPECT_EQ(options.request.size, std::pair(768, 512));
+  EXPECT_EQ(options.request.guidance_scale, 2.5f);
+  EXPECT_EQ(options.request.guidance_interval, std::pair(0.1f, 0.9f));
+  EXPECT_EQ(options.request.timestep_shift, 3.0f);
+  EXPECT_EQ(options.request.preview_every_steps, 5);
+  EXPECT_EQ(options.request.preview_kind, PreviewKind::kVae);
+  EXPECT_EQ(options.request.preview_max_side, 128);
+  EXPECT_EQ(options.request.output_format, PictureFormat::kWebp);
+  EXPECT_EQ(options.request.priority, RequestPriority::kHigh);
+  EXPECT_EQ(options.request.timeout, absl::Seconds(90));
+  EXPECT_EQ(options.out_dir, "there");
+  EXPECT_EQ(options.server, "unix:/x");
+  EXPECT_TRUE(options.quiet);
+  EXPECT_TRUE(options.json);
+}
+
+TEST(CliOptionsTest, BareTimeoutIsInSeconds) {
+  EXPECT_EQ(Parsed({"info", "--timeout", "90"}).request.timeout, absl::Seconds(90));
+}
+
+TEST(CliOptionsTest, ShowAsksForPngPreviews) {
+  const CliOptions plain = Parsed({"generate", "x", "--show"});
+  EXPECT_TRUE(plain.show);
+  EXPECT_EQ(plain.show_protocol, std::nullopt);
+  EXPECT_EQ(plain.request.preview_every_steps, 5);
+  EXPECT_EQ(plain.request.preview_format, PictureFormat::kPng);
+  const CliOptions forced = Parsed({"generate", "--show=sixel", "x", "--previews", "2"});
+  EXPECT_EQ(forced.show_protocol, InlineProtocol::kSixel);
+  EXPECT_EQ(forced.request.preview_every_steps, 2);
+}
+
+TEST(CliOptionsTest, DoubleDashEndsTheFlags) {
+  EXPECT_EQ(Parsed({"generate", "--seed", "1", "--", "--seed"}).request.prompt, "--seed");
+}
+
+TEST(CliOptionsTest, ExplainsWhatIsWrong) {
+  EXPECT_THAT(Error({}), HasSubstr("no command"));
+  EXPECT_THAT(Error({"draw", "x"}), HasSubstr("unknown command \"draw\""));
+  EXPECT_THAT(Error({"generate"}), HasSubstr("needs a prompt"));
+  EXPECT_THAT(Error({"generate", "a", "rocket"}), HasSubstr("put the prompt in quotes"));
+  EXPECT_THAT(Error({"generate", "x", "--sede", "1"}), HasSubstr("did you mean --seed?"));
+  EXPECT_THAT(Error({"generate", "x", "--prev", "1"}), HasSubstr("did you mean --preview"));
+  EXPECT_THAT(Error({"generate", "x", "--zzzzzzzz"}), HasSubstr("unknown flag --zzzzzzzz; lancet --help"));
+  EXPECT_THAT(Error({"generate", "x", "-seed", "1"}), HasSubstr("did you mean --seed?"));
+  EXPECT_THAT(Error({"generate", "x", "--seed"}), HasSubstr("--seed needs a value"));
+  EXPECT_THAT(Error({"generate", "x", "--seed=-1"}), HasSubstr("--seed is \"-1\"; expected a number from 0"));
+  EXPECT_THAT(Error({"generate", "x", "--size", "768"}),
+              HasSubstr("--size is \"768\"; expected width x height"));
+  EXPECT_THAT(Error({"generate", "x", "--format=bmp"}), HasSubstr("expected png, jpeg or webp"));
+  EXPECT_THAT(Error({"generate", "x", "--timeout=0"}), HasSubstr("expected a time above 0"));
+  EXPECT_THAT(Error({"generate", "x", "--quiet=yes"}), HasSubstr("--quiet takes no value"));
+  EXPECT_THAT(Error({"generate", "x", "--show=ascii"}), HasSubstr("kitty, iterm2 or sixel"));
+  EXPECT_THAT(Error({"info", "--steps", "3"}), HasSubstr("--steps belongs to generate"));
+  EXPECT_THAT(Error({"info", "x"}), HasSubstr("info takes no argument"));
+}
+
+TEST(CliOptionsTest, HelpNamesEveryFlagAndExitCode) {
+  const CliOptions options = Parsed({"generate", "--help"});
+  EXPECT_EQ(options.command, CliCommand::kHelp);
+  const std::string help = CliHelp(options.help_topic);
+  for (const char* flag : {"--seed", "--steps", "--size", "--guidance", "--guidance_interval", "--shift",
+                           "--previews", "--preview_method", "--format", "--out", "--server", "--priority",
+                           "--timeout", "--show", "--quiet", "--json"}) {
+    EXPECT_THAT(help, HasSubstr(flag));
+  }
+  EXPECT_THAT(help, HasSubstr("6 the server's queue is full"));
+  EXPECT_THAT(CliHelp(CliCommand::kInfo), testing::Not(HasSubstr("--seed")));
+}
+
+}  // namespace
+}  // namespace lancet

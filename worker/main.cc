@@ -1,0 +1,274 @@
+// lancet-worker: one rank of a tensor-parallel group. `lancet-worker --help` explains.
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/checkpoint.h"
+#include "common/checkpoint_flags.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "worker/collective/local_collective.h"
+#include "worker/collective/shm_collective.h"
+#include "worker/cpu_list.h"
+#include "worker/engine/engine.h"
+#include "worker/grpc_coordinator_stream.h"
+#include "worker/session.h"
+
+ABSL_FLAG(std::string, coordinator, "127.0.0.1:50052",
+          "Worker port of the coordinator, host:port or unix:path");
+ABSL_FLAG(std::string, group, "default", "Name of the group; the same on all its ranks");
+ABSL_FLAG(int32_t, rank, 0, "This process's place in the group, 0 to world_size - 1");
+ABSL_FLAG(int32_t, world_size, 1, "Ranks of the group: every Linear is split this many ways");
+ABSL_FLAG(int32_t, threads, 0,
+          "Compute threads; 0: the processors this process may use, divided by world_size, at least 1");
+ABSL_FLAG(int64_t, max_pixels, 1024 * 1024,
+          "Largest picture in pixels; memory for it is taken at start. 256 to 16777216");
+ABSL_FLAG(std::string, cpus, "",
+          "Processors to run on, such as 0-3,5; empty: any. With several ranks on a host give each its own");
+
+namespace {
+
+using lancet::LogError;
+using lancet::LogInfo;
+
+constexpr int kExitOk = 0;
+constexpr int kExitFailed = 1;      // refused for good, or the engine cannot be built
+constexpr int kExitUsage = 2;       // a flag is wrong
+constexpr int kExitCheckpoint = 3;  // the model's files are missing or bad
+
+// A rank comes late to an epoch while it finishes a decode of the epoch before.
+constexpr absl::Duration kFormTimeout = absl::Seconds(30);
+
+constexpr int64_t kMinPixels = 256;
+constexpr int64_t kMaxPixels = 4096 * 4096;
+constexpr int kMaxThreads = 1024;
+
+constexpr char kUsage[] =
+    R"(lancet-worker: one rank of a tensor-parallel group; computes pictures for a coordinator.
+
+One process per rank, all with the same --model_dir, --group and --world_size:
+  lancet-worker --model_dir models/demo                                 a group of one
+  lancet-worker --model_dir models/demo --world_size 2 --rank 0 --cpus 0
+  lancet-worker --model_dir models/demo --world_size 2 --rank 1 --cpus 1
+It dials the coordinator and keeps dialling when that is away; weights stay loaded. SIGTERM makes it leave.
+Exit codes: 0 told to leave, 1 refused by the coordinator or not able to start, 2 wrong flags, 3 bad model files.)";
+
+struct Settings {
+  lancet::EngineOptions engine;
+  std::string group;
+  std::string coordinator;
+};
+
+absl::StatusOr<Settings> ReadFlags() {
+  Settings settings;
+  settings.group = absl::GetFlag(FLAGS_group);
+  settings.coordinator = absl::GetFlag(FLAGS_coordinator);
+  settings.engine.rank = absl::GetFlag(FLAGS_rank);
+  settings.engine.world_size = absl::GetFlag(FLAGS_world_size);
+  settings.engine.threads = absl::GetFlag(FLAGS_threads);
+  const int64_t max_pixels = absl::GetFlag(FLAGS_max_pixels);
+  if (settings.group.empty()) return absl::InvalidArgumentError("--group is empty");
+  if (settings.coordinator.empty()) return absl::InvalidArgumentError("--coordinator is empty");
+  if (settings.engine.world_size < 1 || settings.engine.world_size > lancet::kShmMaxRanks) {
+    return absl::InvalidArgumentError(absl::StrCat("--world_size is ", settings.engine.world_size,
+                                                   "; expected 1 to ", lancet::kShmMaxRanks));
+  }
+  if (settings.engine.rank < 0 || settings.engine.rank >= settings.engine.world_size) {
+    return absl::InvalidArgumentError(absl::StrCat("--rank is ", settings.engine.rank, "; expected 0 to ",
+                                                   settings.engine.world_size - 1, " (--world_size - 1)"));
+  }
+  if (settings.engine.threads < 0 || settings.engine.threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--threads is ", settings.engine.threads, "; expected 0 to ", kMaxThreads));
+  }
+  if (max_pixels < kMinPixels || max_pixels > kMaxPixels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max_pixels is ", max_pixels, "; expected ", kMinPixels, " to ", kMaxPixels));
+  }
+  settings.engine.max_latents = max_pixels / (lancet::kPixelsPerLatent * lancet::kPixelsPerLatent);
+  if (const std::string cpus = absl::GetFlag(FLAGS_cpus); !cpus.empty()) {
+    // Before any thread is there, so that all of them inherit it.
+    LANCET_ASSIGN_OR_RETURN(const std::vector<int> list, lancet::ParseCpuList(cpus));
+    LANCET_RETURN_IF_ERROR(lancet::PinToCpus(list));
+    if (settings.engine.threads == 0) settings.engine.threads = lancet::UsableCpus();
+  }
+  if (settings.engine.threads == 0) {
+    settings.engine.threads = std::max(1, lancet::UsableCpus() / settings.engine.world_size);
+  }
+  return settings;
+}
+
+std::string HostName() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "unknown";
+}
+
+absl::StatusOr<std::unique_ptr<lancet::Collective>> JoinGroup(const lancet::EngineOptions& options,
+                                                              size_t capacity_floats,
+                                                              const lancet::FormMessage& form) {
+  if (options.world_size == 1) return lancet::SingleRankCollective::Create(capacity_floats);
+  return lancet::ShmCollective::Create({.segment_name = form.segment,
+                                        .rank = options.rank,
+                                        .world_size = options.world_size,
+                                        .capacity_floats = capacity_floats,
+                                        .create_deadline = absl::Now() + kFormTimeout});
+}
+
+// Stops the session at the first SIGTERM or SIGINT. Before there is one, nothing is lost by ending at once.
+class SignalThread {
+ public:
+  explicit SignalThread(const sigset_t& signals) {
+    std::thread([this, signals] {
+      int number = 0;
+      while (sigwait(&signals, &number) == 0) {
+        const std::lock_guard<std::mutex> lock(mu_);
+        if (session_ == nullptr) _exit(kExitOk);
+        LogInfo("leaving", {{"signal", number}});
+        session_->Stop();
+      }
+    }).detach();
+  }
+  void SetSession(lancet::Session* session) {
+    const std::lock_guard<std::mutex> lock(mu_);
+    session_ = session;
+  }
+
+ private:
+  std::mutex mu_;
+  lancet::Session* session_ = nullptr;  // guarded by mu_
+};
+
+// What the engine's thread found out while loading.
+struct Loaded {
+  lancet::Engine* engine = nullptr;
+  size_t collective_capacity = 0;
+  std::string device;
+};
+
+int Run(const Settings& settings, SignalThread& signals) {
+  const absl::StatusOr<lancet::CheckpointPaths> paths =
+      lancet::ResolveCheckpoint(lancet::CheckpointPathsFromFlags());
+  if (!paths.ok()) {
+    LogError("model not found", {{"reason", paths.status().message()}});
+    return kExitCheckpoint;
+  }
+  absl::StatusOr<std::unique_ptr<lancet::Checkpoint>> checkpoint = lancet::Checkpoint::Open(*paths);
+  if (!checkpoint.ok()) {
+    LogError("bad model", {{"reason", checkpoint.status().message()}});
+    return kExitCheckpoint;
+  }
+  const std::string fingerprint = (*checkpoint)->fingerprint();
+
+  // The engine lives on one thread, which lowers its own priority; this one and gRPC's keep theirs.
+  std::promise<absl::StatusOr<Loaded>> loaded_promise;
+  std::promise<lancet::Session*> session_promise;
+  std::thread engine_thread([&] {
+    const absl::Time begin = absl::Now();
+    absl::StatusOr<std::unique_ptr<lancet::Engine>> engine =
+        lancet::Engine::Load(**checkpoint, settings.engine);
+    if (!engine.ok()) {
+      loaded_promise.set_value(engine.status());
+      return;
+    }
+    checkpoint->reset();
+    LogInfo("weights loaded", {{"device", (*engine)->device()},
+                               {"rank", settings.engine.rank},
+                               {"world_size", settings.engine.world_size},
+                               {"seconds", absl::ToDoubleSeconds(absl::Now() - begin)}});
+    loaded_promise.set_value(Loaded{engine->get(), (*engine)->collective_capacity(), (*engine)->device()});
+    if (lancet::Session* session = session_promise.get_future().get()) session->RunExecutor(engine->get());
+  });
+  const absl::StatusOr<Loaded> loaded = loaded_promise.get_future().get();
+  if (!loaded.ok()) {
+    engine_thread.join();
+    LogError("cannot build the engine", {{"reason", loaded.status().message()}});
+    return kExitFailed;
+  }
+
+  lancet::SessionOptions options;
+  options.registration.group = settings.group;
+  options.registration.rank = settings.engine.rank;
+  options.registration.world_size = settings.engine.world_size;
+  options.registration.fingerprint = fingerprint;
+  options.registration.device = loaded->device;
+  options.registration.host = HostName();
+  options.registration.max_latents = settings.engine.max_latents;
+  options.registration.pid = getpid();
+  options.jitter_seed =
+      static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())) ^ static_cast<uint64_t>(getpid());
+  const std::unique_ptr<lancet::CoordinatorConnector> connector =
+      lancet::MakeGrpcConnector(settings.coordinator);
+  absl::StatusOr<std::unique_ptr<lancet::Session>> session = lancet::Session::Create(
+      options, connector.get(),
+      [&](const lancet::FormMessage& form, const std::function<bool()>& /*cancelled*/) {
+        return JoinGroup(settings.engine, loaded->collective_capacity, form);
+      });
+  if (!session.ok()) {
+    session_promise.set_value(nullptr);
+    engine_thread.join();
+    LogError("cannot start", {{"reason", session.status().message()}});
+    return kExitFailed;
+  }
+  signals.SetSession(session->get());
+  session_promise.set_value(session->get());
+  LogInfo("dialling the coordinator", {{"address", settings.coordinator}, {"group", settings.group}});
+  const absl::Status ended = (*session)->RunLink();
+  engine_thread.join();
+  signals.SetSession(nullptr);
+  if (!ended.ok()) {
+    LogError("giving up", {{"reason", ended.message()}});
+    return kExitFailed;
+  }
+  LogInfo("left the group");
+  return kExitOk;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(kUsage);
+  absl::FlagsUsageConfig usage;
+  // --help shows our flags and the checkpoint's, not those of libraries.
+  const auto ours = [](absl::string_view file) {
+    return absl::StrContains(file, "worker/main") || absl::StrContains(file, "checkpoint_flags");
+  };
+  usage.contains_helpshort_flags = ours;
+  usage.contains_help_flags = ours;
+  absl::SetFlagsUsageConfig(usage);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  if (rest.size() > 1) {
+    LogError("unexpected argument; all settings are flags, see --help", {{"argument", rest[1]}});
+    return kExitUsage;
+  }
+  const absl::StatusOr<Settings> settings = ReadFlags();
+  if (!settings.ok()) {
+    LogError("bad flag", {{"reason", settings.status().message()}});
+    return kExitUsage;
+  }
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  // Here, so that every thread inherits it and only the one that waits for them takes them.
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // Never freed: its thread waits until the process ends.
+  auto* signal_thread = new SignalThread(signals);
+  const int code = Run(*settings, *signal_thread);
+  _exit(code);
+}
