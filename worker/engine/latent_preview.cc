@@ -57,32 +57,22 @@ double Apply(const LatentRgb& map, int colour, const float* latent) {
   return sum;
 }
 
-// Made-up normalised latents [side * side, 48]: a smooth field over a grid of `knots` x `knots` normals plus
-// noise, about unit variance.
-std::vector<float> MadeUpLatents(uint64_t seed, int64_t side, int64_t knots) {
-  constexpr float kNoiseShare = 0.5f;
-  const int64_t grid = (knots + 1) * (knots + 1) * kLatentChannels;
-  const int64_t count = side * side * kLatentChannels;
-  std::vector<float> noise(grid + count);
-  FillNormalNoise(seed, grid + count, 0, absl::MakeSpan(noise));
-  const float smooth_share = std::sqrt(1.0f - kNoiseShare * kNoiseShare);
-  std::vector<float> latents(count);
+// Made-up normalised latents [side * side, 48]: normals in the four corners of a square (the far ones one
+// latent outside), and every channel running evenly between them. Pictures are smooth for the most part; a
+// decoder answers noise in ways of its own.
+std::vector<float> MadeUpLatents(uint64_t seed, int64_t side) {
+  constexpr float kSpread = 1.3f;  // of the latents of real pictures
+  float corners[4][kLatentChannels];
+  FillNormalNoise(seed, 4 * kLatentChannels, 0, absl::MakeSpan(&corners[0][0], 4 * kLatentChannels));
+  std::vector<float> latents(side * side * kLatentChannels);
   for (int64_t i = 0; i < side; ++i) {
     for (int64_t j = 0; j < side; ++j) {
-      const float y = static_cast<float>(i * knots) / static_cast<float>(side);
-      const float x = static_cast<float>(j * knots) / static_cast<float>(side);
-      const auto row = static_cast<int64_t>(y);
-      const auto col = static_cast<int64_t>(x);
-      const float b = y - static_cast<float>(row);
-      const float a = x - static_cast<float>(col);
+      const float b = static_cast<float>(i) / static_cast<float>(side);
+      const float a = static_cast<float>(j) / static_cast<float>(side);
       for (int64_t c = 0; c < kLatentChannels; ++c) {
-        const auto knot = [&](int64_t r, int64_t s) {
-          return noise[(r * (knots + 1) + s) * kLatentChannels + c];
-        };
-        const float smooth = (1 - b) * ((1 - a) * knot(row, col) + a * knot(row, col + 1)) +
-                             b * ((1 - a) * knot(row + 1, col) + a * knot(row + 1, col + 1));
-        const int64_t at = (i * side + j) * kLatentChannels + c;
-        latents[at] = smooth_share * smooth + kNoiseShare * noise[grid + at];
+        latents[(i * side + j) * kLatentChannels + c] =
+            kSpread * ((1 - b) * ((1 - a) * corners[0][c] + a * corners[1][c]) +
+                       b * ((1 - a) * corners[2][c] + a * corners[3][c]));
       }
     }
   }
@@ -182,15 +172,15 @@ absl::Status BlockMeans(absl::Span<const float> planes, int64_t height, int64_t 
 }
 
 absl::StatusOr<LatentRgbFit> FitLatentRgbFromDecoder(const KernelContext& ctx, VaeDecoder& decoder) {
-  constexpr int64_t kPictures = 4;
-  // Some engines reserve less than that for tests.
-  const int64_t side = std::min<int64_t>(8, static_cast<int64_t>(std::sqrt(decoder.max_latents())));
+  // Many small pictures rather than a few large ones. Share of the variance of a real demo picture's colours
+  // that the fit explains: 64 of 4 x 4 latents 72 %, 16 of 8 x 8 (the same cost) 20 %, real latents 94 %.
+  constexpr int64_t kPictures = 64;
+  const int64_t side = std::min<int64_t>(4, static_cast<int64_t>(std::sqrt(decoder.max_latents())));
   const int64_t rows = side * side;
   std::vector<float> latents;
   std::vector<float> colours(kPictures * rows * 3);
   for (int64_t p = 0; p < kPictures; ++p) {
-    // From one flat colour to a busy picture.
-    const std::vector<float> one = MadeUpLatents(p, side, p + 1);
+    const std::vector<float> one = MadeUpLatents(p, side);
     LANCET_ASSIGN_OR_RETURN(const std::vector<float> planes,
                             decoder.Decode(ctx, {one.data(), rows, kLatentChannels}, side, side));
     LANCET_RETURN_IF_ERROR(BlockMeans(planes, side, side, {&colours[p * rows * 3], rows, 3}));

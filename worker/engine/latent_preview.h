@@ -35,9 +35,8 @@ absl::StatusOr<LatentRgbFit> FitLatentRgb(ConstMatrixView<float> latents, ConstM
 absl::Status BlockMeans(absl::Span<const float> planes, int64_t height, int64_t width,
                         MatrixView<float> colours);
 
-// A map for an autoencoder that came without one: decodes a few made-up latents (smooth fields plus noise, of
-// the spread that normalised latents have; always the same) and fits to them. Costs four decodes of 8 x 8
-// latents (128 x 128 pixels).
+// A map for an autoencoder that came without one: decodes made-up latents (smooth, of the spread that
+// normalised latents have; always the same) and fits to them. Costs about one decode of 512 x 512 pixels.
 absl::StatusOr<LatentRgbFit> FitLatentRgbFromDecoder(const KernelContext& ctx, VaeDecoder& decoder);
 
 }  // namespace lancet
