@@ -67,8 +67,8 @@ uint64_t FillNormalNoise(uint64_t seed, uint64_t offset, int64_t count, int64_t 
       BoxMuller(words[2], words[3], &normals[2]);
       for (int64_t k = 0; k < kNormalsPerThread; ++k) {
         const int64_t element = first + k * threads;
-        if (element >= begin && element < end)
-          out[static_cast<size_t>(element - begin)] = normals[static_cast<size_t>(k)];
+        if (element < begin || element >= end) continue;
+        out[static_cast<size_t>(element - begin)] = normals[static_cast<size_t>(k)];
       }
     }
   }

@@ -245,8 +245,9 @@ absl::StatusOr<RgbImage> DecodeJpeg(absl::string_view bytes, const DecodeLimits&
   LANCET_RETURN_IF_ERROR(CheckHeader("JPEG", jpeg.codec.image_width, jpeg.codec.image_height, limits));
   RgbImage image =
       Blank(static_cast<int32_t>(jpeg.codec.image_width), static_cast<int32_t>(jpeg.codec.image_height));
-  if (!Decompress(jpeg, image))
+  if (!Decompress(jpeg, image)) {
     return absl::InvalidArgumentError(absl::StrCat("JPEG: ", jpeg.errors.message));
+  }
   return image;
 }
 

@@ -59,7 +59,7 @@ RgbImage Resample(const RgbImage& image, const std::vector<Taps>& columns, const
     for (const Taps& taps : columns) {
       const uint8_t* pixel = in + static_cast<size_t>(taps.first) * 3;
       for (const float weight : taps.weights) {
-        for (size_t c = 0; c < 3; ++c) out[c] += weight * pixel[c];
+        for (size_t c = 0; c < 3; ++c) out[c] += weight * static_cast<float>(pixel[c]);
         pixel += 3;
       }
       out += 3;

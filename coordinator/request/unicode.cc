@@ -93,7 +93,7 @@ absl::StatusOr<std::string> NormalizeNfc(absl::string_view text) {
     }
     points.insert(points.end(), parts, parts + count);
   }
-  if (ascii) return std::string(text);  // every ASCII text is in form C
+  if (ascii) return std::string(text.data(), text.size());  // every ASCII text is in form C
 
   OrderCombiningMarks(points);
   const utf8proc_ssize_t composed =

@@ -86,7 +86,8 @@ TEST_F(NoiseTest, Bf16ValuesAgreeWithTheDevice) {
       << different_ << " of " << compared_;
 }
 
-// The largest difference seen between the device and a correctly rounded CPU: six f32 steps at 2.39, about 1.4e-6.
+// The largest difference seen between the device and a correctly rounded CPU: six f32 steps at 2.39,
+// about 1.4e-6.
 TEST_F(NoiseTest, F32ValuesAreWithinTheDevicesError) {
   for (const Draw& draw : draws_) {
     const std::string name = draw.prefix + "f32_head";
