@@ -83,7 +83,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const Checkpoint& checkpoin
     if (!parts.latent_rgb.has_value()) {
       LANCET_ASSIGN_OR_RETURN(const LatentRgbFit fit, FitLatentRgbFromDecoder(*parts.ctx, *parts.vae));
       parts.latent_rgb = fit.map;
-      LogInfo("fitted preview colours to the decoder: lancet.json gives none", {{"r2", fit.r2}});
+      LogInfo("fitted preview colours to the decoder: lancet.json gives none", {{"r2", fit.quality.r2}});
     }
   }
   return std::make_unique<EngineImpl>(std::move(parts));

@@ -57,6 +57,16 @@ double Apply(const LatentRgb& map, int colour, const float* latent) {
   return sum;
 }
 
+absl::Status CheckPairs(ConstMatrixView<float> latents, ConstMatrixView<float> colours, int64_t least) {
+  if (latents.cols == kLatentChannels && colours.cols == 3 && latents.rows == colours.rows &&
+      latents.rows >= least) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "preview fit: latents [", latents.rows, ", ", latents.cols, "] and colours [", colours.rows, ", ",
+      colours.cols, "]; expected [n, ", kLatentChannels, "] and [n, 3], n >= ", least));
+}
+
 // Made-up normalised latents [side * side, 48]: normals in the four corners of a square (the far ones one
 // latent outside), and every channel running evenly between them. Pictures are smooth for the most part; a
 // decoder answers noise in ways of its own.
@@ -97,13 +107,29 @@ absl::StatusOr<RgbImage> LatentsToRgb(const LatentRgb& map, ConstMatrixView<floa
   return PixelsToImage(planes, height, width);
 }
 
-absl::StatusOr<LatentRgbFit> FitLatentRgb(ConstMatrixView<float> latents, ConstMatrixView<float> colours) {
-  if (latents.cols != kLatentChannels || colours.cols != 3 || latents.rows != colours.rows ||
-      latents.rows < kUnknowns) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "preview fit: latents [", latents.rows, ", ", latents.cols, "] and colours [", colours.rows, ", ",
-        colours.cols, "]; expected [n, ", kLatentChannels, "] and [n, 3], n >= ", kUnknowns));
+absl::StatusOr<LatentRgbQuality> MeasureLatentRgb(const LatentRgb& map, ConstMatrixView<float> latents,
+                                                  ConstMatrixView<float> colours) {
+  LANCET_RETURN_IF_ERROR(CheckPairs(latents, colours, 1));
+  double residual = 0;
+  double total = 0;
+  const auto n = static_cast<double>(latents.rows);
+  for (int colour = 0; colour < 3; ++colour) {
+    double mean = 0;
+    for (int64_t r = 0; r < latents.rows; ++r) mean += colours.row(r)[colour] / n;
+    for (int64_t r = 0; r < latents.rows; ++r) {
+      const double actual = colours.row(r)[colour];
+      residual += std::pow(actual - Apply(map, colour, latents.row(r)), 2);
+      total += std::pow(actual - mean, 2);
+    }
   }
+  if (!std::isfinite(residual)) {
+    return absl::InvalidArgumentError("preview fit: latents, colours or map hold NaN or infinity");
+  }
+  return LatentRgbQuality{total > 0 ? 1 - residual / total : 1, std::sqrt(residual / (3 * n))};
+}
+
+absl::StatusOr<LatentRgbFit> FitLatentRgb(ConstMatrixView<float> latents, ConstMatrixView<float> colours) {
+  LANCET_RETURN_IF_ERROR(CheckPairs(latents, colours, kUnknowns));
   Matrix normal{};
   std::array<Vector, 3> right{};
   for (int64_t r = 0; r < latents.rows; ++r) {
@@ -129,23 +155,7 @@ absl::StatusOr<LatentRgbFit> FitLatentRgb(ConstMatrixView<float> latents, ConstM
       fit.map.weight[colour][c] = static_cast<float>(right[colour][c]);
     fit.map.bias[colour] = static_cast<float>(right[colour][kLatentChannels]);
   }
-  double residual = 0;
-  double total = 0;
-  const auto n = static_cast<double>(latents.rows);
-  for (int colour = 0; colour < 3; ++colour) {
-    double mean = 0;
-    for (int64_t r = 0; r < latents.rows; ++r) mean += colours.row(r)[colour] / n;
-    for (int64_t r = 0; r < latents.rows; ++r) {
-      const double actual = colours.row(r)[colour];
-      residual += std::pow(actual - Apply(fit.map, colour, latents.row(r)), 2);
-      total += std::pow(actual - mean, 2);
-    }
-  }
-  if (!std::isfinite(residual)) {
-    return absl::InvalidArgumentError("preview fit: the colours hold NaN or infinity");
-  }
-  fit.r2 = total > 0 ? 1 - residual / total : 1;
-  fit.rmse = std::sqrt(residual / (3 * n));
+  LANCET_ASSIGN_OR_RETURN(fit.quality, MeasureLatentRgb(fit.map, latents, colours));
   return fit;
 }
 

@@ -19,11 +19,19 @@ namespace lancet {
 absl::StatusOr<RgbImage> LatentsToRgb(const LatentRgb& map, ConstMatrixView<float> latents, int64_t height,
                                       int64_t width);
 
-// How well a map reproduces the pixels it was fitted to.
+// How well a map reproduces colours [n, 3] from latents [n, 48].
+struct LatentRgbQuality {
+  double r2 = 0;    // 1 - residual variance / variance, over the three colours together
+  double rmse = 0;  // of a colour in [-1, 1]
+};
+
+// InvalidArgument if shapes disagree, there are no rows, or a value isn't finite.
+absl::StatusOr<LatentRgbQuality> MeasureLatentRgb(const LatentRgb& map, ConstMatrixView<float> latents,
+                                                  ConstMatrixView<float> colours);
+
 struct LatentRgbFit {
   LatentRgb map;
-  double r2 = 0;    // 1 - residual variance / variance, over the three colours together
-  double rmse = 0;  // of a pixel in [-1, 1]
+  LatentRgbQuality quality;  // on what it was fitted to
 };
 
 // Ridge least squares: the map that best takes `latents` [n, 48] to `colours` [n, 3] (in [-1, 1]).
