@@ -38,20 +38,17 @@ struct AttentionImpl {
                    uint32_t* v, int64_t v_stride) {
     PackTile<S>(keys, kPanelCols, head_dim, k);
     for (int64_t d = 0; d < head_dim; d += kPanelCols) {
-      const int64_t n = Min(kPanelCols, head_dim - d);
       uint32_t* panel = v + d / kPanelCols * v_stride;
+      const int64_t n = Min(kPanelCols, head_dim - d);
       for (int u = 0; u < kPanelCols / S::kUnitCols; ++u) {
-        for (int64_t i = 0; i < kPanelCols; ++i) {
-          uint32_t unit = 0;
-          if (i < n) {
-            if constexpr (S::kUnitCols == 2) {
-              unit = values[2 * u][d + i] | static_cast<uint32_t>(values[2 * u + 1][d + i]) << 16;
-            } else {
-              unit = static_cast<uint32_t>(values[u][d + i]) << 16;
-            }
-          }
-          panel[u * kPanelCols + i] = unit;
+        const uint16_t* first = values[u * S::kUnitCols] + d;
+        const uint16_t* second = values[u * S::kUnitCols + S::kUnitCols - 1] + d;
+        uint32_t* units = panel + u * kPanelCols;
+        for (int64_t i = 0; i < n; ++i) {
+          units[i] = S::kUnitCols == 2 ? first[i] | static_cast<uint32_t>(second[i]) << 16
+                                       : static_cast<uint32_t>(first[i]) << 16;
         }
+        for (int64_t i = n; i < kPanelCols; ++i) units[i] = 0;
       }
     }
   }
@@ -74,11 +71,9 @@ struct AttentionImpl {
     product.units = args.head_dim / S::kUnitCols;
     product.panel_stride = product.units * kPanelCols;
     product.c_stride = kKeyBlock;
-    for (int64_t p = 0; p < panels; p += S::kTilePanels) {
-      product.panels = args.k + (key_begin / kPanelCols + p) * product.panel_stride;
-      product.c = state->scores + p * kPanelCols;
-      RunTileProduct<S>(rows, static_cast<int>(Min(S::kTilePanels, panels - p)), product);
-    }
+    product.panels = args.k + key_begin / kPanelCols * product.panel_stride;
+    product.c = state->scores;
+    RunTilePanels<S>(rows, panels, product);
   }
 
   // Turns one row of scores into probabilities relative to the row's new maximum; returns the factor by which
@@ -101,7 +96,7 @@ struct AttentionImpl {
         if (visible - i < S::kLanes) p = S::KeepFirst(p, visible - i);
       }
       total = total + p;
-      S::StoreBf16(probs + i, p);
+      S::StoreProbability(probs + i, p);
     }
     float shrink = 0.0f;
     if (!first) {
@@ -147,11 +142,9 @@ struct AttentionImpl {
     product.panel_stride = key_units * kPanelCols;
     product.c_stride = dims;
     product.accumulate = key_begin > 0;
-    for (int64_t d = 0; d < dims; d += S::kTilePanels * kPanelCols) {
-      product.panels = args.v + d / kPanelCols * product.panel_stride + key_begin / S::kUnitCols * kPanelCols;
-      product.c = state->out + first_row * dims + d;
-      RunTileProduct<S>(rows, static_cast<int>(Min(S::kTilePanels, (dims - d) / kPanelCols)), product);
-    }
+    product.panels = args.v + key_begin / S::kUnitCols * kPanelCols;
+    product.c = state->out + first_row * dims;
+    RunTilePanels<S>(rows, dims / kPanelCols, product);
   }
 
   static void StoreOut(const AttentionKernelArgs& args, const State& state, int64_t stacked) {

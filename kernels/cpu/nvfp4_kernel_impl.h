@@ -1,5 +1,5 @@
 // The NVFP4 product, written once over the primitives of an instruction set `S`. A group of panels is
-// expanded slab by slab (kSlabCols columns, which stay in the L2 cache) to bf16, and all rows are multiplied
+// expanded slab by slab (kSlabCols columns) to bf16, and all rows are multiplied
 // with a slab before the next one; partial sums wait in scratch.
 #pragma once
 
@@ -12,11 +12,14 @@ namespace lancet {
 
 template <typename S>
 struct Nvfp4Impl {
-  static constexpr int64_t kSlabCols = 1024;
-  static constexpr int64_t kSlabUnits = kSlabCols / S::kUnitCols;
-  static constexpr int64_t kGroupCols = S::kTilePanels * kPanelCols;
-  // Scratch holds a slab of a group and the sums of this many tiles: at most 192 KiB and 384 KiB.
-  static constexpr int64_t kChunkTiles = 2048 / S::kTileRows;
+  // A slab of a group is at most 384 KiB, which leaves room in an L2 cache for the rows that pass by. A tile
+  // of rows meets all panels of the group while it is in the L1 cache.
+  static constexpr int64_t kSlabUnits = 512;
+  static constexpr int64_t kSlabCols = kSlabUnits * S::kUnitCols;
+  static constexpr int64_t kGroupPanels = 12;
+  static constexpr int64_t kGroupCols = kGroupPanels * kPanelCols;
+  // Scratch holds a slab of a group and the sums of this many tiles.
+  static constexpr int64_t kChunkTiles = 768 / S::kTileRows;
   static_assert((kGroupCols * kSlabUnits + kChunkTiles * S::kTileRows * kGroupCols) * 4 <= (1 << 20));
 
   static void Pack(const uint16_t* x, int64_t x_stride, int count, int64_t cols, uint32_t* tile) {
@@ -53,15 +56,15 @@ struct Nvfp4Impl {
     }
   }
 
-  // Tokens [token_begin, token_end), `panels` <= kTilePanels panels from `panel` on.
+  // Tokens [token_begin, token_end), `panels` <= kGroupPanels panels from `panel` on.
   static void RunGroup(const Nvfp4KernelArgs& args, int64_t token_begin, int64_t token_end, int64_t panel,
-                       int panels) {
+                       int64_t panels) {
     const int64_t x_units = args.cols / S::kUnitCols;
     uint32_t* slab = reinterpret_cast<uint32_t*>(args.scratch);
     float* sums = reinterpret_cast<float*>(slab + kGroupCols * kSlabUnits);
     for (int64_t k = 0; k < args.cols; k += kSlabCols) {
       const int64_t cols = args.cols - k < kSlabCols ? args.cols - k : kSlabCols;
-      for (int p = 0; p < panels; ++p) {
+      for (int64_t p = 0; p < panels; ++p) {
         ExpandPanel(args.codes + ((panel + p) * args.cols + k) / 2 * kPanelCols,
                     args.scales + ((panel + p) * args.cols + k) / 16 * kPanelCols, cols,
                     slab + p * kSlabUnits * kPanelCols);
@@ -76,7 +79,7 @@ struct Nvfp4Impl {
         const int rows = token_end - t < S::kTileRows ? static_cast<int>(token_end - t) : S::kTileRows;
         product.rows = args.x + t * x_units + k / S::kUnitCols * rows;
         product.c = sums + (t - token_begin) * kGroupCols;
-        RunTileProduct<S>(rows, panels, product);
+        RunTilePanels<S>(rows, panels, product);
       }
     }
     const int64_t col = panel * kPanelCols;
@@ -91,9 +94,9 @@ struct Nvfp4Impl {
     constexpr int64_t kChunk = kChunkTiles * S::kTileRows;
     for (int64_t t = 0; t < args.tokens; t += kChunk) {
       const int64_t token_end = args.tokens - t < kChunk ? args.tokens : t + kChunk;
-      for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += S::kTilePanels) {
+      for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += kGroupPanels) {
         const int64_t left = args.panel_end - panel;
-        RunGroup(args, t, token_end, panel, left < S::kTilePanels ? static_cast<int>(left) : S::kTilePanels);
+        RunGroup(args, t, token_end, panel, left < kGroupPanels ? left : kGroupPanels);
       }
     }
   }

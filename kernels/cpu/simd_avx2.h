@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/simd_transpose.h"
+
 #define LANCET_SIMD static inline __attribute__((always_inline))
 
 namespace lancet {
@@ -47,6 +49,7 @@ struct SimdAvx2 {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(u, u), 0x08);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
   }
+  LANCET_SIMD void StoreProbability(uint16_t* p, F v) { StoreBf16(p, v); }
   LANCET_SIMD void StoreBf16N(uint16_t* p, F v, int64_t n) {
     alignas(16) uint16_t padded[8];
     StoreBf16(padded, v);
@@ -85,12 +88,20 @@ struct SimdAvx2 {
     const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
   }
+  LANCET_SIMD F ScaleByPow2(F v, F n) {
+    const F first = RoundInt(n * Set1(0.5f));
+    return v * Exp2Int(first) * Exp2Int(n - first);
+  }
 
   LANCET_SIMD F LoadUnits(const uint32_t* p) { return _mm256_loadu_ps(reinterpret_cast<const float*>(p)); }
   LANCET_SIMD F BroadcastUnit(const uint32_t* p) {
     return _mm256_broadcast_ss(reinterpret_cast<const float*>(p));
   }
   LANCET_SIMD F MulAddUnits(F acc, F a, F b) { return _mm256_fmadd_ps(a, b, acc); }
+  LANCET_SIMD void PackUnits8(const uint16_t* const* from, int rows, int64_t col, uint32_t* tile,
+                              int64_t stride) {
+    PackWidened8(from, rows, col, tile, stride);
+  }
 
   LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
     const __m256 magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);

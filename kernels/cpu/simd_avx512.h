@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/simd_transpose.h"
+
 #define LANCET_SIMD static inline __attribute__((always_inline))
 
 namespace lancet {
@@ -51,6 +53,7 @@ struct SimdAvx512 {
   LANCET_SIMD void StoreBf16(uint16_t* p, F v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), NarrowBf16(v));
   }
+  LANCET_SIMD void StoreProbability(uint16_t* p, F v) { StoreBf16(p, v); }
   LANCET_SIMD void StoreBf16N(uint16_t* p, F v, int64_t n) {
     _mm256_mask_storeu_epi16(p, First(n), NarrowBf16(v));
   }
@@ -73,10 +76,7 @@ struct SimdAvx512 {
   LANCET_SIMD F RoundInt(F v) {
     return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  LANCET_SIMD F Exp2Int(F n) {
-    const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
-  }
+  LANCET_SIMD F ScaleByPow2(F v, F n) { return _mm512_scalef_ps(v, n); }
 
   LANCET_SIMD F LoadUnits(const uint32_t* p) { return _mm512_loadu_ps(p); }
   LANCET_SIMD F BroadcastUnit(const uint32_t* p) {
@@ -96,6 +96,10 @@ struct SimdAvx512 {
   LANCET_SIMD __m512i LoadCodes(const uint8_t* codes) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
   }
+  LANCET_SIMD void PackUnits8(const uint16_t* const* from, int rows, int64_t col, uint32_t* tile,
+                              int64_t stride) {
+    PackWidened8(from, rows, col, tile, stride);
+  }
 
   LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
     const __m512i bytes = LoadCodes(codes);
@@ -111,8 +115,15 @@ struct SimdAvx512 {
 struct SimdAvx512Bf16 : SimdAvx512 {
   static constexpr int kUnitCols = 2;
 
+  LANCET_SIMD void StoreProbability(uint16_t* p, F v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(v));
+  }
   LANCET_SIMD F MulAddUnits(F acc, F a, F b) {
     return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
+  }
+  LANCET_SIMD void PackUnits8(const uint16_t* const* from, int rows, int64_t col, uint32_t* tile,
+                              int64_t stride) {
+    PackPairs8(from, rows, col, tile, stride);
   }
   LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
     const __m512i bytes = LoadCodes(codes);

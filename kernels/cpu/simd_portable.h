@@ -45,6 +45,8 @@ struct SimdPortable {
   }
   LANCET_SIMD F RoundBf16(F v) { return (F)RoundedBits(v); }
   LANCET_SIMD void StoreBf16(uint16_t* p, F v) { StoreBf16N(p, v, kLanes); }
+  // As StoreBf16, for values of which subnormal ones may become zero.
+  LANCET_SIMD void StoreProbability(uint16_t* p, F v) { StoreBf16(p, v); }
   LANCET_SIMD void StoreBf16N(uint16_t* p, F v, int64_t n) {
     const U u = RoundedBits(v) >> 16;
     for (int i = 0; i < n; ++i) p[i] = static_cast<uint16_t>(u[i]);
@@ -80,6 +82,11 @@ struct SimdPortable {
   }
   // 2^n for integral n in [-126, 127].
   LANCET_SIMD F Exp2Int(F n) { return (F)((__builtin_convertvector(n, I) + 127) << 23); }
+  // v * 2^n for integral n in [-150, 129]: in two factors, as one would not be a normal number at the ends.
+  LANCET_SIMD F ScaleByPow2(F v, F n) {
+    const F first = RoundInt(n * Set1(0.5f));
+    return v * Exp2Int(first) * Exp2Int(n - first);
+  }
 
   LANCET_SIMD F LoadUnits(const uint32_t* p) {
     F v;
@@ -92,6 +99,15 @@ struct SimdPortable {
     return Set1(x);
   }
   LANCET_SIMD F MulAddUnits(F acc, F a, F b) { return acc + a * b; }
+
+  // Packs 8 units of each of `rows` <= 8 bf16 rows: unit u of row m goes to tile[u * stride + m]. May
+  // scribble over the rest of the 8 units from tile[u * stride] on, in the order of u.
+  LANCET_SIMD void PackUnits8(const uint16_t* const* from, int rows, int64_t col, uint32_t* tile,
+                              int64_t stride) {
+    for (int m = 0; m < rows; ++m) {
+      for (int u = 0; u < 8; ++u) tile[u * stride + m] = static_cast<uint32_t>(from[m][col + u]) << 16;
+    }
+  }
 
   // Expands 16 bytes, each two NVFP4 codes of one row, times the rows' scales: one unit row per k.
   LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {

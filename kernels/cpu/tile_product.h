@@ -61,29 +61,61 @@ void TileProduct(const TileProductArgs& args) {
   }
 }
 
-// TileProduct for a number of rows in [1, S::kTileRows] and of panels in [1, S::kTilePanels] known at run
-// time.
-template <typename S, int M = S::kTileRows, int N = S::kTilePanels>
-void RunTileProduct(int rows, int panels, const TileProductArgs& args) {
-  if constexpr (M > 1) {
-    if (rows < M) return RunTileProduct<S, M - 1, N>(rows, panels, args);
-  }
+// Panels that a tile of `rows` takes at most. Few rows take twice as many: otherwise there are too few
+// independent sums to hide the latency of a multiply-add.
+template <typename S>
+constexpr int MaxTilePanels(int rows) {
+  return 2 * rows <= S::kTileRows ? 2 * S::kTilePanels : S::kTilePanels;
+}
+
+template <typename S, int M, int N>
+void RunTileProductOf(int panels, const TileProductArgs& args) {
   if constexpr (N > 1) {
-    if (panels < N) return RunTileProduct<S, M, N - 1>(rows, panels, args);
+    if (panels < N) return RunTileProductOf<S, M, N - 1>(panels, args);
   }
   TileProduct<S, M, N>(args);
 }
 
-// Packs `rows` bf16 rows of `cols` columns (cols a multiple of S::kUnitCols) into one tile.
+// TileProduct for a number of rows in [1, S::kTileRows] and of panels in [1, MaxTilePanels(rows)] known at
+// run time.
+template <typename S, int M = S::kTileRows>
+void RunTileProduct(int rows, int panels, const TileProductArgs& args) {
+  if constexpr (M > 1) {
+    if (rows < M) return RunTileProduct<S, M - 1>(rows, panels, args);
+  }
+  RunTileProductOf<S, M, MaxTilePanels<S>(M)>(panels, args);
+}
+
+// A tile of rows times any number of panels.
+template <typename S>
+void RunTilePanels(int rows, int64_t panels, TileProductArgs args) {
+  const int64_t step = MaxTilePanels<S>(rows);
+  for (int64_t p = 0; p < panels; p += step) {
+    RunTileProduct<S>(rows, static_cast<int>(panels - p < step ? panels - p : step), args);
+    args.panels += step * args.panel_stride;
+    args.c += step * kPanelCols;
+  }
+}
+
+// Packs `count` bf16 rows of `cols` columns (a multiple of S::kUnitCols): [unit][count]. count is at most 8,
+// or a multiple of 8.
 template <typename S>
 void PackTile(const uint16_t* const* rows, int count, int64_t cols, uint32_t* tile) {
-  for (int m = 0; m < count; ++m) {
-    const uint16_t* row = rows[m];
-    for (int64_t u = 0; u < cols / S::kUnitCols; ++u) {
-      if constexpr (S::kUnitCols == 2) {
-        tile[u * count + m] = row[2 * u] | static_cast<uint32_t>(row[2 * u + 1]) << 16;
-      } else {
-        tile[u * count + m] = static_cast<uint32_t>(row[u]) << 16;
+  const int64_t units = cols / S::kUnitCols;
+  for (int first = 0; first < count; first += 8) {
+    const int group = count - first < 8 ? count - first : 8;
+    int64_t u = 0;
+    // A narrow group scribbles beyond its rows, so the last units, which would do so beyond the tile, are
+    // left to the scalar loop.
+    for (; (u + 7) * count + first + 8 <= units * count; u += 8) {
+      S::PackUnits8(rows + first, group, u * S::kUnitCols, tile + u * count + first, count);
+    }
+    for (; u < units; ++u) {
+      for (int m = 0; m < group; ++m) {
+        const uint16_t* row = rows[first + m];
+        tile[u * count + first + m] = S::kUnitCols == 2
+                                          ? row[2 * u] | static_cast<uint32_t>(row[2 * u + 1]) << 16
+                                          : static_cast<uint32_t>(row[u]) << 16;
       }
     }
   }
