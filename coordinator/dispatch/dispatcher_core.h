@@ -1,0 +1,162 @@
+// The coordinator's one owner of state: requests from arrival to outcome, the queue, the groups. It asks the
+// scheduler what to do next, drives the sessions and tells the clients' streams.
+//
+// Not thread-safe and without a clock or thread of its own: Dispatcher lends it an event loop, tests call it
+// directly.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/request_plan.h"
+#include "coordinator/dispatch/event_stream.h"
+#include "coordinator/dispatch/image_encoder.h"
+#include "coordinator/dispatch/service_estimate.h"
+#include "coordinator/group/group.h"
+#include "coordinator/group/registry.h"
+#include "coordinator/request/admission.h"
+#include "coordinator/schedule/queue.h"
+#include "coordinator/schedule/request_state.h"
+#include "coordinator/schedule/scheduler.h"
+
+namespace lancet {
+
+// A request that passed admission.
+struct NewRequest {
+  RequestPlan plan;  // with its id
+  std::optional<PreviewPlan> preview;
+  ImageFormat output_format = ImageFormat::kPng;
+  Priority priority = Priority::kNormal;
+  std::vector<std::string> warnings;
+  absl::Time arrival;
+  absl::Time deadline = absl::InfiniteFuture();
+  std::shared_ptr<EventStream> stream;
+};
+
+// For GetModelInfo and for people.
+struct GroupInfo {
+  std::string name;
+  int world_size = 0;
+  bool serving = false;
+  int active_requests = 0;
+  std::string device;
+};
+
+// As clients see it: 16 hex digits.
+std::string RequestIdText(uint64_t id);
+
+class DispatcherCore final : private GroupObserver {
+ public:
+  struct Options {
+    int max_active = 4;  // requests in turn on one group; ranks hold 8
+    int max_queue = 64;  // requests that wait
+    // Calls that exist at all: waiting, running, or with a client that still reads.
+    int max_calls = 256;
+    absl::Duration ageing = absl::Seconds(30);  // of waiting, per level of priority
+    absl::Duration client_stall_timeout = absl::Seconds(60);
+    std::string fingerprint;
+    Registry::Options registry;       // fingerprint is filled in
+    ImageEncoder* encoder = nullptr;  // outlives the core
+    // Runs a function on the event loop with its time, from any thread; false if the loop has ended.
+    std::function<bool(std::function<void(absl::Time now)>)> post;
+    std::function<void(bool serving)> on_readiness;  // called when it changes
+  };
+
+  explicit DispatcherCore(Options options);
+
+  // Requests.
+  void Submit(NewRequest request, absl::Time now);
+  // The client cancelled or vanished.
+  void Cancel(uint64_t id, absl::Time now);
+  // The call is over for the transport; its stream goes away.
+  void OnCallDone(uint64_t id, absl::Time now);
+
+  // Ranks.
+  void OnConnected(std::shared_ptr<RankLink> link, absl::Time now);
+  void OnMessage(const std::shared_ptr<RankLink>& link, RankMessage message, absl::Time now);
+  void OnClosed(const std::shared_ptr<RankLink>& link, const absl::Status& reason, absl::Time now);
+
+  // Deadlines, heartbeats, stalled clients. At least ten times a second.
+  void Tick(absl::Time now);
+
+  // No new work from now on; what was accepted may finish.
+  void Drain();
+  // Ends everything that is left.
+  void Stop(absl::Time now);
+  // Whether no call is left.
+  bool idle() const { return calls_.empty(); }
+
+  std::vector<GroupInfo> Groups() const;
+
+ private:
+  // One call, from Submit to OnCallDone.
+  struct Call {
+    RequestState state;
+    RequestPlan plan;  // moved to the ranks when the request starts
+    SamplerParams sampler;
+    uint64_t seed = 0;
+    int32_t width = 0;  // pixels
+    int32_t height = 0;
+    std::optional<PreviewPlan> preview;
+    ImageFormat output_format = ImageFormat::kPng;
+    std::vector<std::string> warnings;
+    std::shared_ptr<EventStream> stream;
+    std::shared_ptr<PreviewSlot> previews;  // null if none are wanted
+    Group* group = nullptr;                 // while running
+    int32_t position = -1;                  // as told last
+    bool ended = false;                     // the outcome is decided
+    std::string group_name;                 // for the log
+    absl::Time started;
+    StageTimings timings;
+  };
+  // What the core adds to a group: the order of turns.
+  struct Turns {
+    std::vector<Call*> running;
+    uint64_t last_turn = 0;
+  };
+
+  void OnServing(Group& group) override;
+  void OnFinished(Group& group, GroupSession::Finished finished) override;
+  void OnLost(Group& group, const absl::Status& reason) override;
+
+  // OK if the request may wait for a place.
+  CallStatus CheckNew(const NewRequest& request, absl::Time now) const;
+  // Fills free places and keeps every session busy; then tells about changes.
+  void Pump(absl::Time now);
+  void StartWaiting(Group& group, Turns& turns, absl::Time now);
+  void Start(Call& call, Group& group, Turns& turns, absl::Time now);
+  void OnResult(Call& call, WorkResult result, absl::Time now);
+  void OnEncoded(uint64_t id, absl::StatusOr<EncodedImage> image, absl::Duration took, absl::Time now);
+  // Takes the request off its group or out of the queue; ranks drop it before their next iteration.
+  void Leave(Call& call, absl::Time now);
+  // Decides the outcome: leaves, ends the stream, logs.
+  void End(Call& call, CallStatus status, absl::Time now);
+  void EndAll(const absl::Status& status, absl::Time now, bool queued_only);
+  void TellPositions(absl::Time now);
+  void TellReadiness();
+  bool AnyServing() const;
+  int64_t MaxLatents() const;
+  // Iterations until everything running and the first `waiting` of the queue is done.
+  int64_t WorkAhead(absl::Span<const RequestState* const> waiting) const;
+  void LogOutcome(const Call& call, const absl::Status& status, absl::Time now) const;
+
+  const Options options_;
+  Registry registry_;
+  RequestQueue queue_;
+  ServiceEstimate estimate_;
+  std::map<uint64_t, std::unique_ptr<Call>> calls_;  // by id
+  std::map<const Group*, Turns> turns_;              // of serving groups
+  uint64_t next_turn_ = 1;
+  bool draining_ = false;
+  bool told_serving_ = false;
+  absl::Time now_;  // of the event being handled, for what observers are told
+};
+
+}  // namespace lancet

@@ -1,0 +1,129 @@
+#include "coordinator/dispatch/event_stream.h"
+
+#include <utility>
+
+namespace lancet {
+namespace {
+
+// Moves a slot's event out.
+template <typename Event>
+std::variant<ImageEvent, CallStatus> Drain(std::optional<Event>& slot) {
+  ImageEvent event(*std::move(slot));
+  slot.reset();
+  return event;
+}
+
+}  // namespace
+
+void EventStream::SetWriter(std::weak_ptr<StreamWriter> writer) {
+  const std::lock_guard<std::mutex> lock(mu_);
+  writer_ = std::move(writer);
+}
+
+void EventStream::Push(ImageEvent event) {
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    if (ended_ || has_result_) return;
+    if (auto* queued = std::get_if<QueuedEvent>(&event)) {
+      if (has_started_) return;
+      queued_ = std::move(*queued);
+    } else if (auto* started = std::get_if<StartedEvent>(&event)) {
+      if (has_started_) return;
+      has_started_ = true;
+      queued_.reset();
+      started_ = std::move(*started);
+    } else if (auto* progress = std::get_if<ProgressEvent>(&event)) {
+      progress_ = std::move(*progress);
+    } else if (auto* preview = std::get_if<PreviewEvent>(&event)) {
+      preview_ = std::move(*preview);
+    } else {
+      has_result_ = true;
+      result_ = std::get<ResultEvent>(std::move(event));
+    }
+  }
+  Notify();
+}
+
+void EventStream::End(CallStatus status) {
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    if (ended_) return;
+    ended_ = true;
+    if (!status.status.ok()) {
+      queued_.reset();
+      progress_.reset();
+      preview_.reset();
+      result_.reset();
+    }
+    end_ = std::move(status);
+  }
+  Notify();
+}
+
+std::optional<std::variant<ImageEvent, CallStatus>> EventStream::Take() {
+  const std::lock_guard<std::mutex> lock(mu_);
+  if (sending_) return std::nullopt;
+  std::optional<std::variant<ImageEvent, CallStatus>> next;
+  if (queued_.has_value()) {
+    next = Drain(queued_);
+  } else if (started_.has_value()) {
+    next = Drain(started_);
+  } else if (progress_.has_value() && !(preview_.has_value() && preview_->step < progress_->step)) {
+    next = Drain(progress_);
+  } else if (preview_.has_value()) {
+    next = Drain(preview_);
+  } else if (result_.has_value()) {
+    next = Drain(result_);
+  } else if (end_.has_value()) {
+    next = *std::move(end_);
+    end_.reset();
+  }
+  if (next.has_value()) {
+    sending_ = true;
+    sending_since_ = clock_->Now();
+  }
+  return next;
+}
+
+void EventStream::Sent() {
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    sending_ = false;
+  }
+  Notify();
+}
+
+void EventStream::SetCancelled() {
+  const std::lock_guard<std::mutex> lock(mu_);
+  cancelled_ = true;
+}
+
+bool EventStream::cancelled() const {
+  const std::lock_guard<std::mutex> lock(mu_);
+  return cancelled_;
+}
+
+absl::Duration EventStream::Stalled(absl::Time now) const {
+  const std::lock_guard<std::mutex> lock(mu_);
+  return sending_ ? now - sending_since_ : absl::ZeroDuration();
+}
+
+void EventStream::CutWriter() {
+  std::shared_ptr<StreamWriter> writer;
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    writer = writer_.lock();
+  }
+  if (writer != nullptr) writer->Cut();
+}
+
+void EventStream::Notify() {
+  std::shared_ptr<StreamWriter> writer;
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    writer = writer_.lock();
+  }
+  if (writer != nullptr) writer->OnReady();
+}
+
+}  // namespace lancet

@@ -1,0 +1,153 @@
+#include "coordinator/group/group.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/logging.h"
+
+namespace lancet {
+
+Group::Group(std::string name, int world_size, Options options, GroupObserver* observer)
+    : name_(std::move(name)), world_size_(world_size), options_(std::move(options)), observer_(observer) {}
+
+absl::Status Group::CheckJoin(const RegisterMessage& info) const {
+  if (info.world_size != world_size_) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "world_size ", info.world_size, " does not agree with group '", name_, "', which has ", world_size_));
+  }
+  if (members_.count(info.rank) > 0) {
+    return absl::AlreadyExistsError(absl::StrCat("rank ", info.rank, " of group '", name_, "' is taken"));
+  }
+  if (!members_.empty() && members_.begin()->second.info.host != info.host) {
+    return absl::FailedPreconditionError(absl::StrCat("host '", info.host, "' does not agree with group '",
+                                                      name_, "', which shares memory on '",
+                                                      members_.begin()->second.info.host, "'"));
+  }
+  return absl::OkStatus();
+}
+
+void Group::Join(std::shared_ptr<RankLink> link, RegisterMessage info, absl::Time now) {
+  LogInfo("rank joined", {{"group", name_},
+                          {"rank", info.rank},
+                          {"world_size", world_size_},
+                          {"device", info.device},
+                          {"pid", info.pid}});
+  const int rank = info.rank;
+  members_.emplace(rank, Member{std::move(link), std::move(info), Heartbeat(options_.heartbeat)});
+  if (complete() && now >= form_not_before_) Form(now);
+}
+
+void Group::Form(absl::Time now) {
+  GroupSession::Options options = options_.session;
+  Rendezvous rendezvous = options_.next_rendezvous(name_);
+  options.epoch = rendezvous.epoch;
+  options.segment = std::move(rendezvous.segment);
+  std::vector<RankLink*> links;
+  for (const auto& [rank, member] : members_) links.push_back(member.link.get());
+  LogInfo("group forms", {{"group", name_}, {"epoch", options.epoch}, {"world_size", world_size_}});
+  session_ = std::make_unique<GroupSession>(std::move(options), std::move(links));
+  session_->Start(now);
+}
+
+void Group::EndEpoch(const absl::Status& reason, absl::Time now) {
+  if (session_ == nullptr) return;
+  LogWarning("group lost", {{"group", name_}, {"epoch", session_->epoch()}, {"reason", reason.message()}});
+  session_->Abort(std::string(reason.message()));
+  session_.reset();
+  backoff_ = std::clamp(2 * backoff_, options_.first_backoff, options_.max_backoff);
+  form_not_before_ = now + backoff_;
+  observer_->OnLost(*this, reason);
+}
+
+void Group::Drop(int rank, const absl::Status& reason, absl::Time now) {
+  const auto found = members_.find(rank);
+  if (found == members_.end()) return;
+  LogWarning("rank lost", {{"group", name_}, {"rank", rank}, {"reason", reason.message()}});
+  // Kept alive beyond EndEpoch, whose session refers to it.
+  const std::shared_ptr<RankLink> link = found->second.link;
+  EndEpoch(absl::UnavailableError(absl::StrCat("rank ", rank, " was lost: ", reason.message())), now);
+  members_.erase(rank);
+  link->Close(/*flush=*/false);
+}
+
+Group::Member* Group::Find(int rank, const RankLink* link) {
+  const auto found = members_.find(rank);
+  return found != members_.end() && found->second.link.get() == link ? &found->second : nullptr;
+}
+
+void Group::OnMessage(int rank, const RankLink* link, RankMessage message, absl::Time now) {
+  Member* member = Find(rank, link);
+  if (member == nullptr) return;
+  if (const auto* pong = std::get_if<PongMessage>(&message)) {
+    member->heartbeat.OnPong(pong->id);
+    return;
+  }
+  if (std::holds_alternative<RegisterMessage>(message)) {
+    Drop(rank, absl::InvalidArgumentError("it registered twice on one stream"), now);
+    return;
+  }
+  if (session_ == nullptr) return;  // an answer to the epoch that has just ended
+  if (const auto* ready = std::get_if<ReadyMessage>(&message)) {
+    const bool was_serving = session_->serving();
+    if (const absl::Status status = session_->OnReady(rank, *ready); !status.ok()) {
+      EndEpoch(status, now);
+    } else if (session_->serving() && !was_serving) {
+      LogInfo("group serves", {{"group", name_}, {"epoch", session_->epoch()}});
+      observer_->OnServing(*this);
+    }
+  } else if (const auto* fault = std::get_if<FaultMessage>(&message)) {
+    if (const absl::Status status = session_->OnFault(rank, *fault); !status.ok()) EndEpoch(status, now);
+  } else {
+    absl::StatusOr<std::vector<GroupSession::Finished>> finished =
+        session_->OnDone(rank, std::get<DoneMessage>(std::move(message)), now);
+    if (!finished.ok()) {
+      EndEpoch(finished.status(), now);
+      return;
+    }
+    for (GroupSession::Finished& iteration : *finished) {
+      backoff_ = absl::ZeroDuration();
+      observer_->OnFinished(*this, std::move(iteration));
+    }
+  }
+}
+
+void Group::OnClosed(int rank, const RankLink* link, const absl::Status& reason, absl::Time now) {
+  if (Find(rank, link) == nullptr) return;
+  Drop(rank, reason.ok() ? absl::UnavailableError("it left") : reason, now);
+}
+
+void Group::Tick(absl::Time now) {
+  std::vector<int> dead;
+  for (auto& [rank, member] : members_) {
+    if (member.heartbeat.Dead(now)) {
+      dead.push_back(rank);
+    } else if (const std::optional<uint64_t> id = member.heartbeat.Ping(now)) {
+      member.link->Send(PingMessage{*id});
+    }
+  }
+  for (const int rank : dead) {
+    Drop(rank,
+         absl::UnavailableError(
+             absl::StrCat("no answer to a ping for ", absl::FormatDuration(options_.heartbeat.timeout))),
+         now);
+  }
+  if (session_ != nullptr) {
+    if (const absl::Status status = session_->CheckDeadlines(now); !status.ok()) EndEpoch(status, now);
+  } else if (complete() && now >= form_not_before_) {
+    Form(now);
+  }
+}
+
+int64_t Group::max_latents() const {
+  if (members_.empty()) return 0;
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const auto& [rank, member] : members_) least = std::min(least, member.info.max_latents);
+  return least;
+}
+
+std::string Group::device() const { return members_.empty() ? "" : members_.begin()->second.info.device; }
+
+}  // namespace lancet

@@ -1,0 +1,289 @@
+// lancet-coordinator: flags, signals and exit codes around the coordinator. The only place that exits.
+#include <grpcpp/ext/channelz_service_plugin.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "common/checkpoint.h"
+#include "common/checkpoint_flags.h"
+#include "common/clock.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "coordinator/dispatch/dispatcher.h"
+#include "coordinator/request/plan_builder.h"
+#include "coordinator/request/tokenizer.h"
+#include "coordinator/service/readiness.h"
+#include "coordinator/service/server.h"
+
+ABSL_FLAG(
+    std::string, listen, "127.0.0.1:50051",
+    "address for clients, host:port. Port 0 takes a free one (see --port_file). There is no authentication: "
+    "leave loopback only on a network you trust");
+ABSL_FLAG(std::string, worker_listen, "127.0.0.1:50052", "address for workers, host:port");
+ABSL_FLAG(std::string, port_file, "",
+          "write \"public_port worker_port\" to this file once both ports are open");
+ABSL_FLAG(int, max_active, 4, "requests that are drawn in turn on one group, 1 to 8");
+ABSL_FLAG(int, max_queue, 64, "requests that may wait; more are refused with a retry delay");
+ABSL_FLAG(int, max_calls, 256, "calls that may exist at all, waiting, running or being read");
+ABSL_FLAG(int, max_streams_per_connection, 100, "HTTP/2 streams on one client connection");
+ABSL_FLAG(int, max_request_bytes, 1 << 20, "size of one request message");
+ABSL_FLAG(int, max_prompt_bytes, lancet::Limits().max_prompt_bytes, "size of a prompt in UTF-8");
+ABSL_FLAG(int, max_prompt_tokens, lancet::Limits().max_prompt_tokens, "tokens of a prompt with its template");
+ABSL_FLAG(int, max_steps, lancet::Limits().max_steps, "denoising steps of a request");
+ABSL_FLAG(int, max_side, lancet::Limits().max_side, "longer side of a picture in pixels");
+ABSL_FLAG(int64_t, max_pixels, lancet::Limits().max_pixels, "width * height of a picture");
+ABSL_FLAG(absl::Duration, ageing, absl::Seconds(30),
+          "waiting this long raises a request by one level of priority");
+ABSL_FLAG(absl::Duration, iteration_timeout, absl::Minutes(10),
+          "a group that takes longer for one piece of work, or to become ready, is taken for lost");
+ABSL_FLAG(absl::Duration, client_stall_timeout, absl::Seconds(60),
+          "a client that does not read for this long is cut off");
+ABSL_FLAG(
+    absl::Duration, drain_timeout, absl::Seconds(30),
+    "after SIGTERM or SIGINT: how long accepted requests may take to finish. A second signal exits at once");
+
+namespace lancet {
+namespace {
+
+constexpr char kUsage[] =
+    R"(serves a Lance checkpoint: takes prompts from clients, has workers draw them, streams pictures back.
+
+It needs the checkpoint for its configuration, tokenizer and fingerprint; the weights are the workers'. Start it, then one
+lancet-worker per rank:
+
+  lancet-coordinator --model_dir=models/demo
+  lancet-worker --model_dir=models/demo --rank=0 --world_size=2
+  lancet-worker --model_dir=models/demo --rank=1 --world_size=2
+  lancet generate "a rocket in the top left, on a light blue background"
+
+Health (grpc.health.v1) turns SERVING once all ranks of a group are there. SIGTERM drains.
+
+Exit codes: 0 after a drain, 1 when it cannot start, 2 for bad flags, 130 after a second signal.)";
+
+constexpr int kCannotStart = 1;
+constexpr int kBadFlags = 2;
+constexpr int kSecondSignal = 130;
+
+// Real random numbers: segment names must not be guessed. Thread-safe.
+uint64_t RandomBits() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+absl::Status CheckFlag(absl::string_view name, int64_t value, int64_t lowest, int64_t highest) {
+  if (value >= lowest && value <= highest) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", name, "=", value, " is not within ", lowest, " to ", highest));
+}
+
+absl::Status CheckDuration(absl::string_view name, absl::Duration value) {
+  if (value >= absl::Milliseconds(1) && value <= absl::Hours(24)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", name, "=", absl::FormatDuration(value), " is not within 1ms to 24h"));
+}
+
+absl::Status CheckFlags() {
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_active", absl::GetFlag(FLAGS_max_active), 1, 8));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_queue", absl::GetFlag(FLAGS_max_queue), 1, 100000));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_calls", absl::GetFlag(FLAGS_max_calls), 1, 100000));
+  LANCET_RETURN_IF_ERROR(
+      CheckFlag("max_streams_per_connection", absl::GetFlag(FLAGS_max_streams_per_connection), 1, 100000));
+  LANCET_RETURN_IF_ERROR(
+      CheckFlag("max_request_bytes", absl::GetFlag(FLAGS_max_request_bytes), 1024, 1 << 28));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_prompt_bytes", absl::GetFlag(FLAGS_max_prompt_bytes), 1, 1 << 24));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_prompt_tokens", absl::GetFlag(FLAGS_max_prompt_tokens), 1, 1 << 16));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_steps", absl::GetFlag(FLAGS_max_steps), 1, 10000));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_side", absl::GetFlag(FLAGS_max_side), 16, 4096));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_pixels", absl::GetFlag(FLAGS_max_pixels), 256, int64_t{4096} * 4096));
+  LANCET_RETURN_IF_ERROR(CheckDuration("ageing", absl::GetFlag(FLAGS_ageing)));
+  LANCET_RETURN_IF_ERROR(CheckDuration("iteration_timeout", absl::GetFlag(FLAGS_iteration_timeout)));
+  LANCET_RETURN_IF_ERROR(CheckDuration("client_stall_timeout", absl::GetFlag(FLAGS_client_stall_timeout)));
+  return CheckDuration("drain_timeout", absl::GetFlag(FLAGS_drain_timeout));
+}
+
+ModelInfo InfoFromFlags(const Checkpoint& checkpoint) {
+  ModelInfo info;
+  info.card = checkpoint.card();
+  info.fingerprint = checkpoint.fingerprint();
+  info.quantization = "nvfp4 w4a16";
+  info.limits.max_prompt_bytes = absl::GetFlag(FLAGS_max_prompt_bytes);
+  info.limits.max_prompt_tokens = absl::GetFlag(FLAGS_max_prompt_tokens);
+  info.limits.max_steps = absl::GetFlag(FLAGS_max_steps);
+  info.limits.max_side = absl::GetFlag(FLAGS_max_side);
+  info.limits.max_pixels = absl::GetFlag(FLAGS_max_pixels);
+  info.max_queue = absl::GetFlag(FLAGS_max_queue);
+  info.server_version = "0.1.0";
+  return info;
+}
+
+absl::StatusOr<std::unique_ptr<PlanBuilder>> MakePlanBuilder(const Checkpoint& checkpoint) {
+  const CheckpointPaths& paths = checkpoint.paths();
+  LANCET_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
+                          Tokenizer::Load({paths.vocab, paths.merges, paths.tokenizer_config}));
+  return PlanBuilder::Create({.config = checkpoint.config(),
+                              .tokenizer = std::move(tokenizer),
+                              .max_prompt_tokens = absl::GetFlag(FLAGS_max_prompt_tokens)});
+}
+
+Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock* clock,
+                                      Readiness* readiness) {
+  Dispatcher::Options options;
+  options.clock = clock;
+  options.core.max_active = absl::GetFlag(FLAGS_max_active);
+  options.core.max_queue = absl::GetFlag(FLAGS_max_queue);
+  options.core.max_calls = absl::GetFlag(FLAGS_max_calls);
+  options.core.ageing = absl::GetFlag(FLAGS_ageing);
+  options.core.client_stall_timeout = absl::GetFlag(FLAGS_client_stall_timeout);
+  options.core.fingerprint = checkpoint.fingerprint();
+  options.core.registry.group.session.iteration_timeout = absl::GetFlag(FLAGS_iteration_timeout);
+  options.core.registry.group.session.ready_timeout = absl::GetFlag(FLAGS_iteration_timeout);
+  options.core.registry.random = RandomBits;
+  options.core.registry.pid = static_cast<int32_t>(getpid());
+  options.core.on_readiness = [readiness](bool serving) { readiness->Set(serving); };
+  return options;
+}
+
+// SIGTERM and SIGINT, taken from a descriptor so that nothing runs in a signal handler. Must be made before
+// any thread, which inherits the blocked signals.
+class Signals {
+ public:
+  Signals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    sigprocmask(SIG_BLOCK, &set_, nullptr);
+    fd_ = signalfd(-1, &set_, SFD_CLOEXEC);
+  }
+  ~Signals() { close(fd_); }
+  // Blocks until the next signal; ended by the process only.
+  int Wait() const {
+    signalfd_siginfo info{};
+    while (read(fd_, &info, sizeof(info)) != static_cast<ssize_t>(sizeof(info))) {
+    }
+    return static_cast<int>(info.ssi_signo);
+  }
+  bool ok() const { return fd_ >= 0; }
+
+ private:
+  sigset_t set_;
+  int fd_ = -1;
+};
+
+void Drain(Dispatcher& dispatcher, Readiness& readiness, CoordinatorServer& server) {
+  struct Latch {
+    std::mutex mu;
+    std::condition_variable changed;
+    bool open = false;
+  };
+  const absl::Duration timeout = absl::GetFlag(FLAGS_drain_timeout);
+  LogInfo("draining", {{"timeout", absl::FormatDuration(timeout)}});
+  readiness.SetDraining();
+  // Shared: the dispatcher may still open it when we have given up waiting.
+  auto latch = std::make_shared<Latch>();
+  dispatcher.Drain([latch] {
+    const std::lock_guard<std::mutex> lock(latch->mu);
+    latch->open = true;
+    latch->changed.notify_all();
+  });
+  bool idle = false;
+  {
+    std::unique_lock<std::mutex> lock(latch->mu);
+    idle = latch->changed.wait_for(lock, absl::ToChronoMilliseconds(timeout), [&] { return latch->open; });
+  }
+  if (!idle) LogWarning("drain timeout: ending what is left");
+  dispatcher.EndCalls();
+  server.Shutdown(absl::Seconds(1));
+  dispatcher.Shutdown();
+  LogInfo("drained");
+}
+
+absl::Status Serve(const Signals& signals) {
+  LANCET_ASSIGN_OR_RETURN(const CheckpointPaths paths, ResolveCheckpoint(CheckpointPathsFromFlags()));
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(paths));
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<PlanBuilder> plans, MakePlanBuilder(*checkpoint));
+
+  const SystemClock clock;
+  Readiness readiness;
+  TaskRunner admission_pool({.num_threads = 2, .capacity = 256, .tick = nullptr});
+  Dispatcher dispatcher(DispatcherOptions(*checkpoint, &clock, &readiness));
+
+  CoordinatorServer::Options options;
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.worker_listen = absl::GetFlag(FLAGS_worker_listen);
+  options.max_request_bytes = absl::GetFlag(FLAGS_max_request_bytes);
+  options.max_streams_per_connection = absl::GetFlag(FLAGS_max_streams_per_connection);
+  options.ranks = &dispatcher;
+  options.readiness = &readiness;
+  options.image_service.info = InfoFromFlags(*checkpoint);
+  options.image_service.planner = [&plans](uint64_t id, const GenerateParams& params) {
+    return plans->Build(id, params);
+  };
+  options.image_service.dispatcher = &dispatcher;
+  options.image_service.admission_pool = &admission_pool;
+  options.image_service.readiness = &readiness;
+  options.image_service.clock = &clock;
+  options.image_service.random = RandomBits;
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorServer> server,
+                          CoordinatorServer::Create(std::move(options)));
+
+  if (const std::string path = absl::GetFlag(FLAGS_port_file); !path.empty()) {
+    LANCET_RETURN_IF_ERROR(WritePortFile(path, server->public_port(), server->worker_port()));
+  }
+  LogInfo("listening", {{"public_port", server->public_port()},
+                        {"worker_port", server->worker_port()},
+                        {"model", checkpoint->card().name},
+                        {"fingerprint", checkpoint->fingerprint()}});
+  signals.Wait();
+  std::thread([&signals] {
+    signals.Wait();
+    LogWarning("second signal: exiting at once");
+    std::_Exit(kSecondSignal);
+  }).detach();
+  Drain(dispatcher, readiness, *server);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(kUsage);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  absl::Status flags = CheckFlags();
+  if (flags.ok() && rest.size() > 1) {
+    flags = absl::InvalidArgumentError(absl::StrCat("unexpected argument '", rest[1], "'; see --help"));
+  }
+  if (!flags.ok()) {
+    std::fprintf(stderr, "lancet-coordinator: %s\n", std::string(flags.message()).c_str());
+    return kBadFlags;
+  }
+  // Never destroyed: the thread that waits for a second signal may outlive this function.
+  static const Signals& signals = *new Signals();
+  if (!signals.ok()) {
+    std::fprintf(stderr, "lancet-coordinator: signalfd failed\n");
+    return kCannotStart;
+  }
+  grpc::channelz::experimental::InitChannelzService();
+  const absl::Status status = Serve(signals);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "lancet-coordinator: %s\n", std::string(status.message()).c_str());
+  return kCannotStart;
+}
+
+}  // namespace
+}  // namespace lancet
+
+int main(int argc, char** argv) { return lancet::Main(argc, argv); }

@@ -1,0 +1,43 @@
+#include "coordinator/service/readiness.h"
+
+#include <grpcpp/health_check_service_interface.h>
+
+namespace lancet {
+
+void Readiness::Attach(grpc::HealthCheckServiceInterface* health) {
+  const std::lock_guard<std::mutex> lock(mu_);
+  health_ = health;
+  Tell();
+}
+
+void Readiness::Detach() {
+  const std::lock_guard<std::mutex> lock(mu_);
+  health_ = nullptr;
+}
+
+void Readiness::Set(bool serving) {
+  const std::lock_guard<std::mutex> lock(mu_);
+  serving_ = serving;
+  Tell();
+}
+
+void Readiness::SetDraining() {
+  const std::lock_guard<std::mutex> lock(mu_);
+  draining_ = true;
+  Tell();
+}
+
+bool Readiness::draining() const {
+  const std::lock_guard<std::mutex> lock(mu_);
+  return draining_;
+}
+
+void Readiness::Tell() {
+  // Under the lock, so that two changes cannot arrive in the wrong order; the health service only notes the
+  // state.
+  if (health_ == nullptr) return;
+  health_->SetServingStatus("", serving_ && !draining_);
+  health_->SetServingStatus("lancet.v1.ImageService", serving_ && !draining_);
+}
+
+}  // namespace lancet

@@ -1,0 +1,33 @@
+// grpc.health.v1 told the truth: SERVING only while a group can take work, for "" and
+// "lancet.v1.ImageService".
+#pragma once
+
+#include <mutex>
+
+namespace grpc {
+class HealthCheckServiceInterface;
+}
+
+namespace lancet {
+
+// Thread-safe.
+class Readiness {
+ public:
+  // The health service of the public server, which outlives the attachment. It is told what is so now.
+  void Attach(grpc::HealthCheckServiceInterface* health);
+  void Detach();
+  void Set(bool serving);
+  // From now on NOT_SERVING, whatever Set says.
+  void SetDraining();
+  bool draining() const;
+
+ private:
+  void Tell();
+
+  mutable std::mutex mu_;  // guards everything below
+  grpc::HealthCheckServiceInterface* health_ = nullptr;
+  bool serving_ = false;
+  bool draining_ = false;
+};
+
+}  // namespace lancet

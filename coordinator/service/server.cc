@@ -1,0 +1,118 @@
+#include "coordinator/service/server.h"
+
+#include <grpcpp/ext/health_check_service_server_builder_option.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/service_type.h>
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/service/worker_service.h"
+#include "protos/convert.h"
+
+namespace lancet {
+namespace {
+
+// Reflection for one server; gRPC's own initialiser would turn it on for every server of the process.
+class ReflectionOption final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+  }
+};
+
+void SetCommonArguments(grpc::ServerBuilder& builder) {
+  // A second coordinator on the same port is an error, not a silent sharer.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A peer whose host vanished is noticed within 40 s; a peer that pings more often than every 10 s is cut
+  // off.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2);
+}
+
+absl::StatusOr<std::unique_ptr<grpc::Server>> Start(grpc::ServerBuilder& builder, const std::string& address,
+                                                    int& port) {
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on '", address, "'"));
+  }
+  return server;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Create(Options options) {
+  std::unique_ptr<CoordinatorServer> server(new CoordinatorServer());
+  server->image_service_ = MakeImageService(std::move(options.image_service));
+  server->worker_service_ = MakeWorkerService(options.ranks);
+  // Applies to servers that are built later in this process; the worker port opts out below.
+  grpc::EnableDefaultHealthCheckService(true);
+  {
+    grpc::ServerBuilder builder;
+    SetCommonArguments(builder);
+    builder.SetMaxReceiveMessageSize(options.max_request_bytes);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
+    builder.SetOption(std::make_unique<ReflectionOption>());
+    builder.RegisterService(server->image_service_.get());
+    auto started = Start(builder, options.listen, server->public_port_);
+    if (!started.ok()) return started.status();
+    server->public_server_ = *std::move(started);
+    server->readiness_ = options.readiness;
+    server->readiness_->Attach(server->public_server_->GetHealthCheckService());
+  }
+  {
+    grpc::ServerBuilder builder;
+    SetCommonArguments(builder);
+    builder.SetMaxReceiveMessageSize(kMaxWorkerMessageBytes);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 16);
+    builder.SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+    builder.RegisterService(server->worker_service_.get());
+    auto started = Start(builder, options.worker_listen, server->worker_port_);
+    if (!started.ok()) return started.status();
+    server->worker_server_ = *std::move(started);
+  }
+  return server;
+}
+
+CoordinatorServer::CoordinatorServer() = default;
+
+CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
+
+void CoordinatorServer::Shutdown(absl::Duration grace) {
+  if (readiness_ != nullptr) std::exchange(readiness_, nullptr)->Detach();
+  if (public_server_ != nullptr) {
+    public_server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
+    public_server_.reset();
+  }
+  if (worker_server_ != nullptr) {
+    worker_server_->Shutdown(std::chrono::system_clock::now());
+    worker_server_.reset();
+  }
+}
+
+absl::Status WritePortFile(const std::string& path, int public_port, int worker_port) {
+  const std::string temporary = absl::StrCat(path, ".new");
+  {
+    std::ofstream file(temporary);
+    file << public_port << ' ' << worker_port << '\n';
+    file.close();
+    if (!file) return absl::UnavailableError(absl::StrCat("cannot write port file '", temporary, "'"));
+  }
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    return absl::UnavailableError(absl::StrCat("cannot rename '", temporary, "' to '", path, "'"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lancet
