@@ -28,7 +28,7 @@ Registry::Registry(Options options, GroupObserver* observer)
 Rendezvous Registry::NextRendezvous(const std::string& group) {
   ++last_epoch_;
   return {last_epoch_,
-          absl::StrFormat("/lancet-%d-%s-%d-%016x", options_.pid, group, last_epoch_, options_.random())};
+          absl::StrFormat("lancet-%d-%s-%d-%016x", options_.pid, group, last_epoch_, options_.random())};
 }
 
 void Registry::OnConnected(std::shared_ptr<RankLink> link, absl::Time now) {

@@ -102,7 +102,7 @@ TEST_F(RegistryTest, AGroupFormsWhenAllRanksAreThere) {
   const std::vector<FormMessage> forms = zero->Take<FormMessage>();
   ASSERT_THAT(forms, SizeIs(1));
   EXPECT_EQ(forms[0].epoch, 1u);
-  EXPECT_EQ(forms[0].segment, "/lancet-42-g-1-0000000000000abc");
+  EXPECT_EQ(forms[0].segment, "lancet-42-g-1-0000000000000abc");
   ASSERT_THAT(one->Take<FormMessage>(), SizeIs(1));
   EXPECT_FALSE(group()->serving());
   registry_.OnMessage(zero, ReadyMessage{1}, now_);
