@@ -78,7 +78,7 @@ std::string SizeText(const std::pair<int32_t, int32_t>& size) {
   return absl::StrCat(size.first, "x", size.second);
 }
 
-void PrintInfo(const ModelInfo& info, std::ostream& out) {
+void PrintInfo(const ModelDescription& info, std::ostream& out) {
   const std::string sizes =
       absl::StrJoin(info.recommended_sizes, ", ",
                     [](std::string* text, const auto& size) { absl::StrAppend(text, SizeText(size)); });
@@ -90,14 +90,14 @@ void PrintInfo(const ModelInfo& info, std::ostream& out) {
       << "limits: prompt " << info.max_prompt_bytes << " bytes and " << info.max_prompt_tokens
       << " tokens, steps " << info.max_steps << ", side " << info.max_side << " px, " << info.max_pixels
       << " pixels, queue " << info.max_queue << "\n";
-  for (const ModelInfo::Group& group : info.groups) {
+  for (const ModelDescription::Group& group : info.groups) {
     out << "group " << group.name << ": " << group.state << ", " << group.world_size << " ranks, "
         << group.active_requests << " active requests, " << group.device << "\n";
   }
   out << "server version: " << info.server_version << std::endl;
 }
 
-void PrintInfoJson(const ModelInfo& info, std::ostream& out) {
+void PrintInfoJson(const ModelDescription& info, std::ostream& out) {
   nlohmann::ordered_json json = {{"name", info.name},
                                  {"fingerprint", info.fingerprint},
                                  {"quantization", info.quantization},
@@ -112,7 +112,7 @@ void PrintInfoJson(const ModelInfo& info, std::ostream& out) {
                                    {"max_queue", info.max_queue}}},
                                  {"groups", nlohmann::ordered_json::array()},
                                  {"server_version", info.server_version}};
-  for (const ModelInfo::Group& group : info.groups) {
+  for (const ModelDescription::Group& group : info.groups) {
     json["groups"].push_back({{"name", group.name},
                               {"state", group.state},
                               {"world_size", group.world_size},
@@ -126,7 +126,7 @@ ExitCode Info(const CliOptions& options, const CliEnvironment& environment) {
   absl::StatusOr<std::unique_ptr<GenerationClient>> client =
       GenerationClient::Create({.server = options.server});
   if (!client.ok()) return Report(client.status(), options, environment.err);
-  const absl::StatusOr<ModelInfo> info =
+  const absl::StatusOr<ModelDescription> info =
       (*client)->GetModelInfo(std::min(options.request.timeout, kInfoTimeout));
   if (!info.ok()) return Report(info.status(), options, environment.err);
   if (options.json) {

@@ -87,8 +87,8 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
-EncodedImage FromProto(v1::Image& image) {
-  EncodedImage out;
+PictureFile FromProto(v1::Image& image) {
+  PictureFile out;
   out.format = image.format() == v1::IMAGE_FORMAT_JPEG   ? PictureFormat::kJpeg
                : image.format() == v1::IMAGE_FORMAT_WEBP ? PictureFormat::kWebp
                                                          : PictureFormat::kPng;
@@ -243,13 +243,13 @@ absl::StatusOr<GenerationResult> GenerationClient::Generate(const GenerationRequ
   return *std::move(result);
 }
 
-absl::StatusOr<ModelInfo> GenerationClient::GetModelInfo(absl::Duration timeout) {
+absl::StatusOr<ModelDescription> GenerationClient::GetModelInfo(absl::Duration timeout) {
   grpc::ClientContext context;
   SetDeadline(context, timeout);
   v1::GetModelInfoResponse response;
   const grpc::Status status = impl_->stub->GetModelInfo(&context, v1::GetModelInfoRequest(), &response);
   if (!status.ok()) return FromGrpc(status);
-  ModelInfo info;
+  ModelDescription info;
   info.name = response.name();
   info.fingerprint = response.fingerprint();
   info.quantization = response.quantization();

@@ -50,7 +50,7 @@ struct GenerationRequest {
   absl::Duration timeout = absl::InfiniteDuration();
 };
 
-struct EncodedImage {
+struct PictureFile {
   PictureFormat format = PictureFormat::kPng;
   int32_t width = 0;
   int32_t height = 0;
@@ -77,13 +77,13 @@ struct ProgressInfo {
 };
 struct PreviewInfo {
   int32_t step = 0;
-  EncodedImage image;
+  PictureFile image;
 };
 struct GenerationTimings {
   absl::Duration queue, prefill, denoise, decode, encode, total;
 };
 struct GenerationResult {
-  EncodedImage image;
+  PictureFile image;
   uint64_t seed = 0;
   GenerationTimings timings;
   std::string model_fingerprint;
@@ -99,7 +99,7 @@ class GenerationObserver {
   virtual void OnPreview(PreviewInfo /*preview*/) {}
 };
 
-struct ModelInfo {
+struct ModelDescription {
   struct Group {
     std::string name;
     int32_t world_size = 0;
@@ -154,7 +154,7 @@ class GenerationClient {
   absl::StatusOr<GenerationResult> Generate(const GenerationRequest& request, GenerationObserver* observer,
                                             Cancellation* cancellation);
 
-  absl::StatusOr<ModelInfo> GetModelInfo(absl::Duration timeout);
+  absl::StatusOr<ModelDescription> GetModelInfo(absl::Duration timeout);
 
  private:
   struct Impl;

@@ -131,7 +131,7 @@ absl::Status GenerationOutput::Finish(const GenerationResult& result) {
 }
 
 absl::StatusOr<std::string> GenerationOutput::WritePicture(const std::string& name,
-                                                           const EncodedImage& image) {
+                                                           const PictureFile& image) {
   const std::filesystem::path path =
       std::filesystem::path(options_.out_dir) / absl::StrCat(name, ".", FileExtension(image.format));
   const std::filesystem::path temporary = path.string() + ".part";
@@ -148,7 +148,7 @@ absl::StatusOr<std::string> GenerationOutput::WritePicture(const std::string& na
   return path.string();
 }
 
-void GenerationOutput::Show(const EncodedImage& image) {
+void GenerationOutput::Show(const PictureFile& image) {
   EndBar();
   // iTerm2 draws any format, the others need PNG.
   if (image.format != PictureFormat::kPng && options_.show != InlineProtocol::kIterm2) {

@@ -41,8 +41,8 @@ class GenerationOutput final : public GenerationObserver {
 
  private:
   // Writes to a temporary name first, so that nobody sees half a picture. Returns the path.
-  absl::StatusOr<std::string> WritePicture(const std::string& name, const EncodedImage& image);
-  void Show(const EncodedImage& image);
+  absl::StatusOr<std::string> WritePicture(const std::string& name, const PictureFile& image);
+  void Show(const PictureFile& image);
   void Say(const std::string& line);
 
   const OutputOptions options_;

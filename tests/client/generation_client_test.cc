@@ -172,7 +172,7 @@ TEST(GenerationClientTest, StreamWithoutResultIsAnError) {
   EXPECT_EQ(result.status().code(), absl::StatusCode::kDataLoss);
 }
 
-TEST(GenerationClientTest, ModelInfo) {
+TEST(GenerationClientTest, ModelDescription) {
   FakeImageService server([](auto*, const auto&, auto*) { return grpc::Status::OK; });
   const auto info = Connect(server.address())->GetModelInfo(absl::Seconds(30));
   ASSERT_TRUE(info.ok()) << info.status();

@@ -19,7 +19,7 @@ std::string Contents(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-EncodedImage File(PictureFormat format, const std::string& data) {
+PictureFile File(PictureFormat format, const std::string& data) {
   return {.format = format, .width = 32, .height = 16, .data = data};
 }
 

@@ -1,0 +1,128 @@
+#include "tests/integration/cluster.h"
+
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+#include <stdlib.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "tests/integration/await_condition.h"
+
+namespace lancet {
+namespace {
+
+// The distribution installs no stubs for grpc.health.v1, so its two messages are handled as bytes: an empty
+// request asks for the server as a whole; field 1 of the response is the status, and 1 means SERVING.
+constexpr char kHealthMethod[] = "/grpc.health.v1.Health/Check";
+constexpr char kServingResponse[] = "\x08\x01";
+constexpr std::chrono::seconds kHealthTimeout{5};
+
+Health CheckHealth(const std::string& address) {
+  grpc::GenericStub stub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kHealthTimeout);
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareUnaryCall(&context, kHealthMethod, grpc::ByteBuffer(), &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);  // ends by the call's deadline
+  if (!status.ok()) return Health::kUnreachable;
+  std::vector<grpc::Slice> slices;
+  std::string bytes;
+  if (response.Dump(&slices).ok()) {
+    for (const grpc::Slice& slice : slices) {
+      bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+    }
+  }
+  return bytes == kServingResponse ? Health::kServing : Health::kNotServing;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Cluster>> Cluster::Start(ClusterOptions options) {
+  std::string dir = (std::filesystem::temp_directory_path() / "lancet_cluster_XXXXXX").string();
+  if (mkdtemp(dir.data()) == nullptr) return absl::UnknownError(absl::StrCat("cannot make ", dir));
+  std::unique_ptr<Cluster> cluster(new Cluster(std::move(options), dir));
+  if (const absl::Status begun = cluster->Begin(); !begun.ok()) {
+    return absl::Status(begun.code(), absl::StrCat(begun.message(), "\n", cluster->Logs()));
+  }
+  return cluster;
+}
+
+Cluster::Cluster(ClusterOptions options, std::string dir)
+    : options_(std::move(options)), dir_(std::move(dir)) {
+  workers_.resize(static_cast<size_t>(options_.world_size));
+}
+
+Cluster::~Cluster() {
+  workers_.clear();
+  coordinator_.reset();
+  std::error_code ignored;
+  std::filesystem::remove_all(dir_, ignored);
+}
+
+absl::Status Cluster::Begin() {
+  LANCET_RETURN_IF_ERROR(StartCoordinator());
+  for (int rank = 0; rank < options_.world_size; ++rank) LANCET_RETURN_IF_ERROR(StartWorker(rank));
+  LANCET_ASSIGN_OR_RETURN(client_, GenerationClient::Create({.server = address_}));
+  return AwaitHealth(Health::kServing);
+}
+
+absl::Status Cluster::StartCoordinator() {
+  const std::string port_file = dir_ + "/ports";
+  std::filesystem::remove(port_file);
+  std::vector<std::string> arguments = {
+      LANCET_BIN_DIR "/lancet-coordinator", "--model_dir=" + options_.model_dir,
+      absl::StrCat("--listen=127.0.0.1:", public_port_),
+      absl::StrCat("--worker_listen=127.0.0.1:", worker_port_), "--port_file=" + port_file};
+  arguments.insert(arguments.end(), options_.coordinator_flags.begin(), options_.coordinator_flags.end());
+  LANCET_ASSIGN_OR_RETURN(coordinator_, Process::Start(arguments, dir_ + "/coordinator.log"));
+  const bool there = AwaitCondition(
+      [&] { return std::filesystem::exists(port_file) || !coordinator_->Running(); }, kClusterDeadline);
+  std::ifstream file(port_file);
+  if (!there || !(file >> public_port_ >> worker_port_)) {
+    return absl::UnavailableError("the coordinator did not say its ports");
+  }
+  address_ = absl::StrCat("127.0.0.1:", public_port_);
+  return absl::OkStatus();
+}
+
+absl::Status Cluster::StartWorker(int rank) {
+  std::vector<std::string> arguments = {LANCET_BIN_DIR "/lancet-worker", "--model_dir=" + options_.model_dir,
+                                        "--coordinator=" + worker_address(), absl::StrCat("--rank=", rank),
+                                        absl::StrCat("--world_size=", options_.world_size)};
+  arguments.insert(arguments.end(), options_.worker_flags.begin(), options_.worker_flags.end());
+  LANCET_ASSIGN_OR_RETURN(workers_[rank],
+                          Process::Start(arguments, absl::StrCat(dir_, "/worker-", rank, ".log")));
+  return absl::OkStatus();
+}
+
+std::string Cluster::worker_address() const { return absl::StrCat("127.0.0.1:", worker_port_); }
+
+Health Cluster::GetHealth() const { return CheckHealth(address_); }
+
+absl::Status Cluster::AwaitHealth(Health health, absl::Duration timeout) const {
+  if (AwaitCondition([&] { return GetHealth() == health; }, timeout)) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat("health did not become ", static_cast<int>(health),
+                                                  " within ", absl::FormatDuration(timeout), "\n", Logs()));
+}
+
+std::string Cluster::Logs() const {
+  std::string logs;
+  if (coordinator_ != nullptr) absl::StrAppend(&logs, "--- coordinator\n", coordinator_->Log());
+  for (size_t rank = 0; rank < workers_.size(); ++rank) {
+    if (workers_[rank] != nullptr) absl::StrAppend(&logs, "--- worker ", rank, "\n", workers_[rank]->Log());
+  }
+  return logs;
+}
+
+}  // namespace lancet

@@ -1,0 +1,69 @@
+// A coordinator and its workers as real processes on free loopback ports, for one test or one suite of tests.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/generation_client.h"
+#include "tests/integration/process.h"
+
+namespace lancet {
+
+// Far above what anything takes on a busy machine, so that only a hang meets it.
+inline constexpr absl::Duration kClusterDeadline = absl::Seconds(60);
+
+enum class Health { kServing, kNotServing, kUnreachable };
+
+struct ClusterOptions {
+  std::string model_dir;
+  int world_size = 1;
+  std::vector<std::string> coordinator_flags;
+  std::vector<std::string> worker_flags;
+};
+
+// Not thread-safe, but its client is.
+class Cluster {
+ public:
+  // Everything started and serving. The error carries the logs.
+  static absl::StatusOr<std::unique_ptr<Cluster>> Start(ClusterOptions options);
+  // Kills all processes and removes their files.
+  ~Cluster();
+
+  GenerationClient& client() { return *client_; }
+  const std::string& address() const { return address_; }
+  std::string worker_address() const;  // where ranks dial
+  Process& coordinator() { return *coordinator_; }
+  Process& worker(int rank) { return *workers_[rank]; }
+  // A folder of the cluster's own.
+  const std::string& dir() const { return dir_; }
+
+  absl::Status StartWorker(int rank);
+  // Again on the ports of the first one.
+  absl::Status StartCoordinator();
+
+  Health GetHealth() const;
+  // DeadlineExceeded with the logs if it does not become so.
+  absl::Status AwaitHealth(Health health, absl::Duration timeout = kClusterDeadline) const;
+
+  // What all processes have printed.
+  std::string Logs() const;
+
+ private:
+  Cluster(ClusterOptions options, std::string dir);
+  absl::Status Begin();
+
+  const ClusterOptions options_;
+  const std::string dir_;
+  int public_port_ = 0;
+  int worker_port_ = 0;
+  std::string address_;
+  std::unique_ptr<Process> coordinator_;
+  std::vector<std::unique_ptr<Process>> workers_;
+  std::unique_ptr<GenerationClient> client_;
+};
+
+}  // namespace lancet

@@ -1,0 +1,118 @@
+// The demo model draws what it is asked, in groups of one and two, and the same bytes again and again.
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/integration/cluster.h"
+#include "tests/integration/requests.h"
+
+namespace lancet {
+namespace {
+
+// What an independent implementation reached, less what another order of rounding may cost.
+constexpr double kPsnrSlackDb = 1.5;
+constexpr uint64_t kSeed = 42;
+constexpr int kSteps = 30;
+
+struct Expected {
+  std::string prompt;
+  RgbImage picture;
+  double psnr_seen_db = 0;
+};
+
+std::vector<Expected> LoadExpected() {
+  std::ifstream file(LANCET_DEMO_MODEL "/expected/prompts.json");
+  const nlohmann::json json = nlohmann::json::parse(file);
+  std::vector<Expected> all;
+  for (const auto& entry : json) {
+    Expected& expected = all.emplace_back();
+    expected.prompt = entry["prompt"];
+    expected.psnr_seen_db = entry["psnr_seen_db"];
+    const std::string picture = entry["picture"];
+    auto image = ReadPng(absl::StrCat(LANCET_DEMO_MODEL "/expected/", picture));
+    EXPECT_TRUE(image.ok()) << image.status();
+    if (image.ok()) expected.picture = *std::move(image);
+  }
+  return all;
+}
+
+class PicturesTest : public testing::Test {
+ protected:
+  static std::unique_ptr<Cluster> Demo(int world_size) {
+    auto cluster = Cluster::Start({.model_dir = LANCET_DEMO_MODEL, .world_size = world_size});
+    EXPECT_TRUE(cluster.ok()) << cluster.status();
+    return cluster.ok() ? *std::move(cluster) : nullptr;
+  }
+
+  // The picture of one prompt; its file in `data`, if wanted.
+  static RgbImage Draw(Cluster& cluster, const std::string& prompt, std::string* data = nullptr) {
+    EventLog events;
+    auto result = cluster.client().Generate(MakeRequest(prompt, kSteps, kSeed), &events, nullptr);
+    EXPECT_TRUE(result.ok()) << result.status() << cluster.Logs();
+    if (!result.ok()) return {};
+    EXPECT_EQ(result->seed, kSeed);
+    EXPECT_EQ(events.progress.size(), static_cast<size_t>(kSteps));
+    auto image = Decode(result->image);
+    EXPECT_TRUE(image.ok()) << image.status();
+    if (data != nullptr) *data = result->image.data;
+    return image.ok() ? *std::move(image) : RgbImage();
+  }
+
+  static void ExpectLikeness(const RgbImage& image, const Expected& expected) {
+    ASSERT_EQ(image.width, expected.picture.width) << expected.prompt;
+    ASSERT_EQ(image.height, expected.picture.height) << expected.prompt;
+    EXPECT_GE(Psnr(image, expected.picture), expected.psnr_seen_db - kPsnrSlackDb) << expected.prompt;
+  }
+};
+
+TEST_F(PicturesTest, GroupOfTwoDrawsEveryPrompt) {
+  const auto cluster = Demo(2);
+  ASSERT_NE(cluster, nullptr);
+  const std::vector<Expected> all = LoadExpected();
+  ASSERT_EQ(all.size(), 16u);
+  std::string first;
+  for (const Expected& expected : all) {
+    std::string data;
+    ExpectLikeness(Draw(*cluster, expected.prompt, &data), expected);
+    if (first.empty()) first = data;
+  }
+  std::string again;
+  Draw(*cluster, all[0].prompt, &again);
+  EXPECT_EQ(again, first) << "the same request gave other bytes in the same group";
+}
+
+TEST_F(PicturesTest, GroupOfOneDrawsTheSameInEveryLife) {
+  const std::vector<Expected> all = LoadExpected();
+  ASSERT_GE(all.size(), 3u);
+  std::string first;
+  for (int life = 0; life < 2; ++life) {
+    const auto cluster = Demo(1);
+    ASSERT_NE(cluster, nullptr);
+    std::string data;
+    ExpectLikeness(Draw(*cluster, all[1].prompt, &data), all[1]);
+    if (life == 0) {
+      first = data;
+      ExpectLikeness(Draw(*cluster, all[2].prompt), all[2]);
+    } else {
+      EXPECT_EQ(data, first) << "the same request gave other bytes after a restart";
+    }
+  }
+}
+
+TEST_F(PicturesTest, UnusualSizeWorksWithAWarning) {
+  const auto cluster = Demo(1);
+  ASSERT_NE(cluster, nullptr);
+  GenerationRequest request = MakeRequest("three waves", 2);
+  request.size = {64, 96};
+  EventLog events;
+  const auto result = cluster->client().Generate(request, &events, nullptr);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->image.width, 64);
+  EXPECT_EQ(result->image.height, 96);
+  ASSERT_EQ(events.started.size(), 1u);
+  EXPECT_EQ(events.started[0].warnings.size(), 1u);
+}
+
+}  // namespace
+}  // namespace lancet

@@ -1,0 +1,92 @@
+// Previews come before the result, of either kind, and look more and more like it.
+#include "gtest/gtest.h"
+#include "tests/integration/cluster.h"
+#include "tests/integration/requests.h"
+
+namespace lancet {
+namespace {
+
+constexpr int kSteps = 30;
+constexpr int kEvery = 5;
+// A correlation may stand still between two late previews; it must not fall by more than JPEG's noise.
+constexpr double kStandstill = 0.01;
+
+class PreviewsTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    auto cluster = Cluster::Start({.model_dir = LANCET_DEMO_MODEL, .world_size = 2});
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    cluster_ = cluster->release();
+  }
+  static void TearDownTestSuite() {
+    delete cluster_;
+    cluster_ = nullptr;
+  }
+  void SetUp() override { ASSERT_NE(cluster_, nullptr); }
+
+  // Draws with previews and checks what holds for both kinds. `last` is the least correlation of the last
+  // preview.
+  static void Check(PreviewKind kind, PictureFormat format, double last) {
+    GenerationRequest request = MakeRequest(
+        "a rocket in the top left, a panda in the top right, on a light blue background", kSteps, 7);
+    request.preview_every_steps = kEvery;
+    request.preview_kind = kind;
+    request.preview_format = format;
+    EventLog events;
+    const auto result = cluster_->client().Generate(request, &events, nullptr);
+    ASSERT_TRUE(result.ok()) << result.status() << cluster_->Logs();
+    const auto picture = Decode(result->image);
+    ASSERT_TRUE(picture.ok()) << picture.status();
+    // A newer preview may replace one that could not be sent yet, so some may be missing; here nothing is in
+    // the way.
+    ASSERT_GE(events.previews.size(), 4u);
+    double before = -1;
+    int step = 0;
+    for (const PreviewInfo& preview : events.previews) {
+      EXPECT_GT(preview.step, step);
+      EXPECT_EQ(preview.step % kEvery, 0);
+      step = preview.step;
+      EXPECT_EQ(preview.image.format, format);
+      const auto image = Decode(preview.image);
+      ASSERT_TRUE(image.ok()) << image.status();
+      ASSERT_EQ(image->width, picture->width);
+      ASSERT_EQ(image->height, picture->height);
+      const double correlation = Correlation(*image, *picture);
+      EXPECT_GT(correlation, before - kStandstill) << "step " << preview.step;
+      before = correlation;
+    }
+    EXPECT_GE(before, last);
+    const auto first = Decode(events.previews.front().image);
+    ASSERT_TRUE(first.ok());
+    EXPECT_GT(before, Correlation(*first, *picture)) << "the last preview is no better than the first";
+  }
+
+  static Cluster* cluster_;
+};
+
+Cluster* PreviewsTest::cluster_ = nullptr;
+
+// One colour a block of 16 x 16 pixels can't show edges.
+TEST_F(PreviewsTest, LatentRgb) { Check(PreviewKind::kLatentRgb, PictureFormat::kJpeg, 0.7); }
+
+TEST_F(PreviewsTest, VaeIsSharp) { Check(PreviewKind::kVae, PictureFormat::kPng, 0.97); }
+
+TEST_F(PreviewsTest, AreCappedInSizeAndDoNotChangeTheResult) {
+  GenerationRequest request = MakeRequest("three waves", 6, 7);
+  EventLog plain_events;
+  const auto plain = cluster_->client().Generate(request, &plain_events, nullptr);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_TRUE(plain_events.previews.empty());
+  request.preview_every_steps = 2;
+  request.preview_kind = PreviewKind::kVae;
+  request.preview_max_side = 64;
+  EventLog events;
+  const auto result = cluster_->client().Generate(request, &events, nullptr);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_FALSE(events.previews.empty());
+  for (const PreviewInfo& preview : events.previews) EXPECT_EQ(preview.image.width, 64);
+  EXPECT_EQ(result->image.data, plain->image.data);
+}
+
+}  // namespace
+}  // namespace lancet

@@ -1,0 +1,147 @@
+// The programs as people and scripts use them: the command line client, the Python example, wrong flags.
+#include <signal.h>
+
+#include <filesystem>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/integration/await_condition.h"
+#include "tests/integration/cluster.h"
+#include "tests/integration/requests.h"
+
+namespace lancet {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+
+class ProgramsTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    auto cluster = Cluster::Start({.model_dir = LANCET_TEST_DATA "/nano", .world_size = 1});
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    cluster_ = cluster->release();
+  }
+  static void TearDownTestSuite() {
+    delete cluster_;
+    cluster_ = nullptr;
+  }
+  void SetUp() override { ASSERT_NE(cluster_, nullptr); }
+
+  struct Outcome {
+    int exit_code = -1;
+    std::string log;  // stdout and stderr
+  };
+
+  static std::string Path(const std::string& name) { return cluster_->dir() + "/" + name; }
+  static std::unique_ptr<Process> Start(const std::vector<std::string>& arguments) {
+    const std::string log = Path("program.log");
+    std::filesystem::remove(log);
+    auto process = Process::Start(arguments, log);
+    EXPECT_TRUE(process.ok()) << process.status();
+    return process.ok() ? *std::move(process) : nullptr;
+  }
+  static Outcome Finish(Process* process) {
+    if (process == nullptr) return {};
+    const auto end = process->AwaitEnd(kClusterDeadline);
+    EXPECT_TRUE(end.has_value() && end->exit_code.has_value()) << process->Log();
+    return {end.has_value() ? end->exit_code.value_or(-1) : -1, process->Log()};
+  }
+  static Outcome RunProgram(const std::vector<std::string>& arguments) {
+    return Finish(Start(arguments).get());
+  }
+
+  static Cluster* cluster_;
+};
+
+Cluster* ProgramsTest::cluster_ = nullptr;
+
+constexpr char kCli[] = LANCET_BIN_DIR "/lancet";
+constexpr char kWorker[] = LANCET_BIN_DIR "/lancet-worker";
+
+TEST_F(ProgramsTest, CliWritesPreviewsAndResult) {
+  const Outcome outcome = RunProgram({kCli, "generate", "a cat", "--server", cluster_->address(), "--seed=7",
+                                      "--steps=10", "--size=64x64", "--previews=5", "--out", Path("cli")});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.log;
+  EXPECT_THAT(outcome.log, HasSubstr("seed: 7\n"));
+  EXPECT_THAT(outcome.log, EndsWith("result: " + Path("cli/result.png") + "\n"));
+  EXPECT_TRUE(ReadPng(Path("cli/result.png")).ok());
+  EXPECT_TRUE(std::filesystem::exists(Path("cli/preview_05.jpg"))) << outcome.log;
+}
+
+TEST_F(ProgramsTest, CliExitCodes) {
+  EXPECT_EQ(RunProgram({kCli, "generate", "a cat", "--bogus"}).exit_code, 2);
+  EXPECT_EQ(RunProgram(
+                {kCli, "generate", "a cat", "--steps=0", "--server", cluster_->address(), "--out", Path("x")})
+                .exit_code,
+            2);
+  EXPECT_EQ(RunProgram({kCli, "generate", "a cat", "--server=127.0.0.1:1", "--out", Path("x")}).exit_code, 3);
+  EXPECT_EQ(RunProgram({kCli, "generate", "a cat", "--steps=10000", "--size=64x64", "--timeout=500ms",
+                        "--server", cluster_->address(), "--out", Path("x")})
+                .exit_code,
+            4);
+}
+
+TEST_F(ProgramsTest, InterruptCancelsTheRequest) {
+  const auto process = Start({kCli, "generate", "a cat", "--steps=10000", "--size=64x64", "--json",
+                              "--server", cluster_->address(), "--out", Path("x")});
+  ASSERT_NE(process, nullptr);
+  ASSERT_TRUE(AwaitCondition([&] { return process->Log().find("\"progress\"") != std::string::npos; },
+                             kClusterDeadline));
+  process->Signal(SIGINT);
+  EXPECT_EQ(Finish(process.get()).exit_code, 5);
+  // The server forgets it: nothing stays active.
+  EXPECT_TRUE(AwaitCondition(
+      [&] {
+        const auto info = cluster_->client().GetModelInfo(kClusterDeadline);
+        return info.ok() && info->groups.size() == 1 && info->groups[0].active_requests == 0;
+      },
+      kClusterDeadline));
+}
+
+TEST_F(ProgramsTest, CliInfo) {
+  const Outcome outcome = RunProgram({kCli, "info", "--server", cluster_->address()});
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_THAT(outcome.log, HasSubstr("group default: serving, 1 ranks"));
+}
+
+TEST_F(ProgramsTest, PythonExampleSavesAPicture) {
+  // The distribution's own interpreter: the one that python3-grpcio is installed for.
+  const Outcome outcome =
+      RunProgram({"/usr/bin/python3", LANCET_SOURCE_DIR "/examples/python/client.py", "a cat", "--server",
+                  cluster_->address(), "--seed", "7", "--out", Path("python.png")});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.log;
+  EXPECT_THAT(outcome.log, HasSubstr("started with seed 7"));
+  EXPECT_TRUE(ReadPng(Path("python.png")).ok()) << outcome.log;
+}
+
+TEST_F(ProgramsTest, WorkerRejectsBadFlags) {
+  const std::string model = "--model_dir=" LANCET_TEST_DATA "/nano";
+  const std::pair<std::vector<std::string>, std::string> table[] = {
+      {{"--world_size=0"}, "--world_size is 0"},
+      {{"--world_size=2", "--rank=2"}, "--rank is 2; expected 0 to 1"},
+      {{"--threads=-1"}, "--threads is -1"},
+      {{"--max_pixels=1"}, "--max_pixels is 1"},
+      {{"--cpus=3-1"}, "3-1"},
+      {{"--group="}, "--group is empty"},
+      {{"stray"}, "stray"},
+  };
+  for (const auto& [flags, reason] : table) {
+    std::vector<std::string> arguments = {kWorker, model};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const Outcome outcome = RunProgram(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << flags[0];
+    EXPECT_THAT(outcome.log, HasSubstr(reason));
+  }
+}
+
+TEST_F(ProgramsTest, WorkerOfAnotherModelIsRefusedForGood) {
+  // The demo model's weights, on a server of nano.
+  const Outcome outcome = RunProgram({kWorker, "--model_dir=" LANCET_DEMO_MODEL,
+                                      "--coordinator=" + cluster_->worker_address(), "--group=other"});
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.log;
+  EXPECT_THAT(outcome.log, HasSubstr("fingerprint"));
+}
+
+}  // namespace
+}  // namespace lancet
