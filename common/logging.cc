@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include "absl/strings/escaping.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -17,6 +16,22 @@ bool IsPlain(absl::string_view value) {
   return true;
 }
 
+// In double quotes; what would end the quotes is escaped, what would end the line is blanked.
+void AppendQuoted(absl::string_view value, std::string& line) {
+  line += '"';
+  for (const char c : value) {
+    if (c == '"' || c == '\\') {
+      line += '\\';
+      line += c;
+    } else if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) {
+      line += ' ';
+    } else {
+      line += c;
+    }
+  }
+  line += '"';
+}
+
 }  // namespace
 
 void Log(LogLevel level, absl::string_view message, const std::vector<LogField>& fields) {
@@ -27,7 +42,8 @@ void Log(LogLevel level, absl::string_view message, const std::vector<LogField>&
     if (IsPlain(field.value)) {
       absl::StrAppend(&line, " ", field.key, "=", field.value);
     } else {
-      absl::StrAppend(&line, " ", field.key, "=\"", absl::Utf8SafeCEscape(field.value), "\"");
+      absl::StrAppend(&line, " ", field.key, "=");
+      AppendQuoted(field.value, line);
     }
   }
   line += '\n';
