@@ -17,12 +17,16 @@ struct Rule {
 // The first rule that fits decides.
 constexpr std::array kRules = {
     Rule{"vit_model.", "", "", TensorKind::kVisionTower},
+    Rule{"blocks.", "", "", TensorKind::kVisionTower},  // in a file of its own
+    Rule{"merger.", "", "", TensorKind::kVisionTower},
+    Rule{"patch_embed.", "", "", TensorKind::kVisionTower},
     Rule{"latent_pos_embed.", "", "", TensorKind::kLatentTable},
     Rule{"language_model.", "", ".qweight", TensorKind::kCodes},
     Rule{"language_model.", "", ".scales_fp8", TensorKind::kScalesFp8},
     Rule{"language_model.", "", ".scales_bf16", TensorKind::kScalesBf16},
     Rule{"language_model.", "_proj", ".bias", TensorKind::kBias},
     Rule{"language_model.", "norm", ".weight", TensorKind::kNorm},
+    Rule{"language_model.", "_proj", ".weight", TensorKind::kDense},
     Rule{"language_model.model.embed_tokens.", "", "", TensorKind::kEmbedding},
     Rule{"language_model.lm_head.", "", "", TensorKind::kHead},
     Rule{"time_embedder.", "", "", TensorKind::kAdapter},
@@ -44,6 +48,8 @@ absl::string_view TensorKindName(TensorKind kind) {
       return "NVFP4 scales, E4M3 (unused)";
     case TensorKind::kScalesBf16:
       return "NVFP4 scales, bf16";
+    case TensorKind::kDense:
+      return "linears, not quantised";
     case TensorKind::kBias:
       return "biases";
     case TensorKind::kNorm:

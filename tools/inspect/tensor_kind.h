@@ -10,6 +10,7 @@ enum class TensorKind {
   kCodes,
   kScalesFp8,
   kScalesBf16,
+  kDense,
   kBias,
   kNorm,
   kEmbedding,
