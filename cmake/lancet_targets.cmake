@@ -40,8 +40,12 @@ function(lancet_executable name)
   target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS})
 endfunction()
 
+# What the tests labelled "nogrpc" run: all that a build for the thread sanitizer needs.
+add_custom_target(lancet_nogrpc_tests)
+
 # lancet_test(NAME SRCS ... DEPS ... [LABELS ...] [TIMEOUT s]): labels default to "unit". A test labelled "nogrpc" runs
-# under TSan without suppressions. LANCET_TEST_DATA is the folder tests/data.
+# under TSan without suppressions; one labelled "e2e" starts processes and watches the clock, so it runs alone.
+# LANCET_TEST_DATA is the folder tests/data.
 function(lancet_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
   if(NOT ARG_LABELS)
@@ -57,6 +61,12 @@ function(lancet_test name)
   target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS} GTest::gtest_main GTest::gmock)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  if("nogrpc" IN_LIST ARG_LABELS)
+    add_dependencies(lancet_nogrpc_tests ${name})
+  endif()
+  if("e2e" IN_LIST ARG_LABELS)
+    set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
+  endif()
 endfunction()
 
 # lancet_bench(NAME SRCS ... DEPS ...): a Google Benchmark program; lies in bin/, never run by ctest.

@@ -86,7 +86,8 @@ TEST_P(ShmCollectiveTest, ResultStaysWhilePeersFillTheirNextPartial) {
       for (int i = 0; i < (round + collective.rank()) % 3; ++i) {
         std::this_thread::yield();
       }
-      const float expected = static_cast<float>(world_size_ * round + world_size_ * (world_size_ - 1) / 2);
+      const int sum_of_ranks = world_size_ * (world_size_ - 1) / 2;
+      const auto expected = static_cast<float>(world_size_ * round + sum_of_ranks);
       ASSERT_EQ(std::count(sum->begin(), sum->end(), expected), 5000) << round;
     }
   });

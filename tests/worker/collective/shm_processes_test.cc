@@ -38,7 +38,7 @@ class ShmProcessesTest : public testing::Test {
 
   // Forms the group, then runs `body`.
   std::unique_ptr<RankProcess> Fork(int rank, int world_size,
-                                    std::function<absl::Status(ShmCollective&)> body) const {
+                                    const std::function<absl::Status(ShmCollective&)>& body) const {
     return std::make_unique<RankProcess>([this, rank, world_size, body]() -> absl::Status {
       LANCET_ASSIGN_OR_RETURN(std::unique_ptr<ShmCollective> collective,
                               ShmCollective::Create(Options(rank, world_size)));

@@ -59,8 +59,8 @@ absl::Status RandomCall(ShmCollective& collective, std::minstd_rand& random) {
         return sum.status();
       }
       // Small integers, so the sum is exact.
-      const float expected =
-          seed * static_cast<float>(world_size) + static_cast<float>(world_size * (world_size - 1) / 2);
+      const int sum_of_ranks = world_size * (world_size - 1) / 2;
+      const float expected = seed * static_cast<float>(world_size) + static_cast<float>(sum_of_ranks);
       EXPECT_EQ(std::count(sum->begin(), sum->end(), expected), static_cast<std::ptrdiff_t>(size));
       return absl::OkStatus();
     }

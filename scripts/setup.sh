@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Installs what building and testing Lancet needs on Debian 12 and Ubuntu 24.04, with apt. Safe to run again: when all
+# is there it only looks, and changes nothing.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: scripts/setup.sh [--lint] [--help]
+
+  --lint   also the tools of tools/check.sh (clang-format, clang-tidy, shellcheck)
+
+Runs apt-get as root, or through sudo. Where neither works it prints the command to run and exits with 1.
+END
+}
+
+# Development packages only: the names of the libraries they pull in differ between the distributions.
+packages=(
+  g++ cmake ninja-build pkg-config
+  protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libgrpc++-dev libabsl-dev libssl-dev
+  # oneDNN's package is built with OpenCL and its CMake files look for it.
+  libdnnl-dev ocl-icd-opencl-dev
+  nlohmann-json3-dev libpcre2-dev libutf8proc-dev
+  libpng-dev libjpeg-dev libwebp-dev zlib1g-dev
+  libgtest-dev libgmock-dev libbenchmark-dev
+  # The example client, which the tests run as well.
+  python3 python3-grpcio python3-protobuf
+)
+lint_packages=(clang clang-format clang-tidy shellcheck)
+
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --lint) packages+=("${lint_packages[@]}") ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "setup.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "setup.sh: this is neither Debian nor Ubuntu. Lancet needs what these Debian packages hold:" >&2
+  printf '  %s\n' "${packages[@]}" >&2
+  exit 1
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  # "ii": installed and configured. dpkg-query fails for a name it has never seen.
+  state=$(dpkg-query -W -f='${db:Status-Abbrev}' "$package" 2>/dev/null || true)
+  [[ $state == ii* ]] || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then
+  exit 0
+fi
+
+as_root=()
+if [[ $EUID -ne 0 ]]; then
+  # Without a terminal sudo must not need a password, with one it may ask.
+  if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
+    as_root=(sudo)
+  else
+    echo "setup.sh: these packages are missing, and this user may not install them. As root:" >&2
+    echo "  apt-get install --no-install-recommends ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+
+echo "setup.sh: installing ${missing[*]}"
+# Without `env`, sudo would drop the variable.
+apt_get() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 "$@"
+}
+# An index that can't be refreshed may still be good enough.
+apt_get update -q || echo "setup.sh: apt-get update failed; trying with the package lists at hand" >&2
+if ! apt_get install -q -y --no-install-recommends "${missing[@]}"; then
+  echo "setup.sh: apt-get could not install: ${missing[*]}" >&2
+  exit 1
+fi

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Builds Lancet and runs its whole test suite: as released, under the address and undefined behaviour sanitizers, and
+# under the thread sanitizer. Goes on after a failure, sums up at the end, and exits with 1 if anything failed.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: scripts/test.sh [--quick] [--help]
+
+  --quick   the release build and its tests only; without the sanitizers
+
+Installs missing packages first (scripts/setup.sh). Build trees lie in build/{release,asan,tsan}, what each stage
+printed in build/logs.
+END
+}
+
+quick=false
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --quick) quick=true ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "test.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+logs=build/logs
+mkdir -p "$logs"
+jobs=$(nproc)
+summary=()
+failed=false
+
+# stage NAME COMMAND...: runs it, keeps its output, and notes time and outcome.
+stage() {
+  local name=$1
+  shift
+  local log="$logs/${name// /-}.log" start=$SECONDS outcome=ok
+  echo "== $name"
+  if ! "$@" 2>&1 | tee "$log"; then
+    outcome=FAILED
+    failed=true
+  fi
+  local tests
+  tests=$(grep -E '^[0-9]+% tests passed' "$log" | tail -n 1 || true)
+  summary+=("$(printf '%-16s %-6s %5d s  %s' "$name" "$outcome" $((SECONDS - start)) "$tests")")
+  [[ $outcome == ok ]]
+}
+
+# configure_and_build PRESET TARGETS...
+configure_and_build() {
+  local preset=$1
+  shift
+  # Only the first lines of a compiler's complaint matter, so Ninja stops at the first failure.
+  cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "$jobs" --target "$@"
+}
+
+# run_tests PRESET OPTIONS...: end-to-end tests start several processes and watch the clock, so they run alone.
+run_tests() {
+  local preset=$1
+  shift
+  ctest --preset "$preset" --parallel "$jobs" "$@"
+}
+
+scripts/setup.sh
+
+if stage "release build" configure_and_build release all all_verify_interface_header_sets; then
+  stage "release tests" run_tests release || true
+fi
+if [[ $quick == false ]]; then
+  if stage "asan build" configure_and_build asan all; then
+    stage "asan tests" run_tests asan || true
+  fi
+  if stage "tsan build" configure_and_build tsan lancet_nogrpc_tests; then
+    stage "tsan tests" run_tests tsan --label-regex '^nogrpc$' || true
+  fi
+fi
+
+echo
+echo "== summary, after $((SECONDS / 60)) min $((SECONDS % 60)) s"
+printf '%s\n' "${summary[@]}"
+[[ $failed == false ]]
