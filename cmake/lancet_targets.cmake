@@ -40,8 +40,10 @@ function(lancet_executable name)
   target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS})
 endfunction()
 
-# What the tests labelled "nogrpc" run: all that a build for the thread sanitizer needs.
+# What the thread sanitizer needs built: tests that prove something under it, and tests that are a smoke test there
+# (tests/tsan_grpc.supp).
 add_custom_target(lancet_nogrpc_tests)
+add_custom_target(lancet_grpc_tests)
 
 # lancet_test(NAME SRCS ... DEPS ... [LABELS ...] [TIMEOUT s]): labels default to "unit". A test labelled "nogrpc" runs
 # under TSan without suppressions; one labelled "e2e" starts processes and watches the clock, so it runs alone.
@@ -63,6 +65,8 @@ function(lancet_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
   if("nogrpc" IN_LIST ARG_LABELS)
     add_dependencies(lancet_nogrpc_tests ${name})
+  elseif(NOT "e2e" IN_LIST ARG_LABELS)
+    add_dependencies(lancet_grpc_tests ${name})
   endif()
   if("e2e" IN_LIST ARG_LABELS)
     set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds Lancet and runs its whole test suite: as released, under the address and undefined behaviour sanitizers, and
-# under the thread sanitizer. Goes on after a failure, sums up at the end, and exits with 1 if anything failed.
+# Builds Lancet and runs its whole test suite: as released, under the address and undefined behaviour sanitizers, and,
+# as far as it tells something there, under the thread sanitizer. Goes on after a failure, sums up at the end, and exits with 1 if anything failed.
 set -euo pipefail
 
 usage() {
@@ -73,6 +73,10 @@ if [[ $quick == false ]]; then
   fi
   if stage "tsan build" configure_and_build tsan lancet_nogrpc_tests; then
     stage "tsan tests" run_tests tsan --label-regex '^nogrpc$' || true
+  fi
+  if stage "tsan smoke build" configure_and_build tsan lancet_grpc_tests; then
+    TSAN_OPTIONS="suppressions=$PWD/tests/tsan_grpc.supp" \
+      stage "tsan smoke tests" run_tests tsan --label-exclude '^(nogrpc|e2e|golden)$' || true
   fi
 fi
 
