@@ -15,7 +15,7 @@ Group::Group(std::string name, int world_size, Options options, GroupObserver* o
 
 absl::Status Group::CheckJoin(const RegisterMessage& info) const {
   if (info.world_size != world_size_) {
-    return absl::InvalidArgumentError(absl::StrCat(
+    return absl::FailedPreconditionError(absl::StrCat(
         "world_size ", info.world_size, " does not agree with group '", name_, "', which has ", world_size_));
   }
   if (members_.count(info.rank) > 0) {

@@ -2,10 +2,7 @@
 
 #include <google/protobuf/any.pb.h>
 #include <google/protobuf/duration.pb.h>
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/unknown_field_set.h>
-#include <google/protobuf/wire_format_lite.h>
 
 #include <utility>
 
@@ -167,25 +164,20 @@ std::string SerializeRetryDetails(int code, absl::string_view message, absl::Dur
   // Written by hand because the distribution ships no google/rpc headers:
   //   google.rpc.Status    { int32 code = 1; string message = 2; repeated google.protobuf.Any details = 3; }
   //   google.rpc.RetryInfo { google.protobuf.Duration retry_delay = 1; }
-  using google::protobuf::internal::WireFormatLite;
   google::protobuf::Duration delay;
   SetDuration(retry_after, delay);
+  google::protobuf::UnknownFieldSet info;
+  info.AddLengthDelimited(1, delay.SerializeAsString());
   google::protobuf::Any detail;
   detail.set_type_url("type.googleapis.com/google.rpc.RetryInfo");
-  {
-    google::protobuf::io::StringOutputStream stream(detail.mutable_value());
-    google::protobuf::io::CodedOutputStream out(&stream);
-    WireFormatLite::WriteMessage(1, delay, &out);
-  }
-  std::string status;
-  {
-    google::protobuf::io::StringOutputStream stream(&status);
-    google::protobuf::io::CodedOutputStream out(&stream);
-    WireFormatLite::WriteInt32(1, code, &out);
-    WireFormatLite::WriteString(2, std::string(message), &out);
-    WireFormatLite::WriteMessage(3, detail, &out);
-  }
-  return status;
+  info.SerializeToString(detail.mutable_value());
+  google::protobuf::UnknownFieldSet status;
+  status.AddVarint(1, static_cast<uint64_t>(code));
+  status.AddLengthDelimited(2, std::string(message));
+  status.AddLengthDelimited(3, detail.SerializeAsString());
+  std::string wire;
+  status.SerializeToString(&wire);
+  return wire;
 }
 
 }  // namespace lancet

@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <fstream>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/service/worker_service.h"
@@ -18,15 +17,6 @@
 
 namespace lancet {
 namespace {
-
-// Reflection for one server; gRPC's own initialiser would turn it on for every server of the process.
-class ReflectionOption final : public grpc::ServerBuilderOption {
- public:
-  void UpdateArguments(grpc::ChannelArguments*) override {}
-  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
-    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
-  }
-};
 
 void SetCommonArguments(grpc::ServerBuilder& builder) {
   // A second coordinator on the same port is an error, not a silent sharer.
@@ -56,14 +46,14 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Create(Opt
   std::unique_ptr<CoordinatorServer> server(new CoordinatorServer());
   server->image_service_ = MakeImageService(std::move(options.image_service));
   server->worker_service_ = MakeWorkerService(options.ranks);
-  // Applies to servers that are built later in this process; the worker port opts out below.
+  // Both apply to servers that are built later in this process; the worker port opts out of health below.
   grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   {
     grpc::ServerBuilder builder;
     SetCommonArguments(builder);
     builder.SetMaxReceiveMessageSize(options.max_request_bytes);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
-    builder.SetOption(std::make_unique<ReflectionOption>());
     builder.RegisterService(server->image_service_.get());
     auto started = Start(builder, options.listen, server->public_port_);
     if (!started.ok()) return started.status();

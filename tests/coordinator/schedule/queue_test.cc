@@ -37,7 +37,7 @@ TEST(RequestQueueTest, OrdersByPriorityThenDeadlineThenArrival) {
   RequestState urgent = Request(4, Priority::kNormal, kStart + absl::Seconds(3));
   urgent.deadline = kStart + absl::Minutes(1);
   const RequestState high = Request(5, Priority::kHigh, kStart + absl::Seconds(4));
-  for (const RequestState* request : {&low, &late, &early, &urgent, &high}) {
+  for (const RequestState* request : std::vector<const RequestState*>{&low, &late, &early, &urgent, &high}) {
     ASSERT_TRUE(queue.Push(request).ok());
   }
   EXPECT_THAT(Ids(queue.InOrder(kStart + absl::Seconds(5))), ElementsAre(5, 4, 3, 2, 1));
