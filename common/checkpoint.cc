@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "common/fingerprint.h"
 #include "common/mapped_file.h"
 #include "common/safetensors.h"
@@ -20,8 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::string_view kTrunkFile = "nvfp4_state_dict.safetensors";
-constexpr absl::string_view kTrunkFolder = "Lance_3B-NVFP4";
 constexpr absl::string_view kBaseFolder = "Lance_3B";
+constexpr absl::string_view kTrunkFolder = "Lance_3B-NVFP4";
 // llm_config.json and lancet.json have a few kB; nvfp4_meta.json 60 kB for 3B.
 constexpr size_t kMaxConfigBytes = size_t{4} << 20;
 constexpr size_t kMaxMetaBytes = size_t{64} << 20;
@@ -39,6 +40,16 @@ bool IsFile(const std::string& path) {
 std::string FirstFile(const std::vector<std::string>& candidates) {
   const auto it = std::find_if(candidates.begin(), candidates.end(), IsFile);
   return it == candidates.end() ? std::string() : *it;
+}
+
+// Folders of the unquantised model, which hold the small files. Quantised ones are named after it.
+std::vector<std::string> BaseFolders(const std::string& trunk_dir) {
+  std::vector<std::string> folders;
+  const std::string name = fs::path(trunk_dir).filename().string();
+  absl::string_view base = name;
+  if (absl::ConsumeSuffix(&base, "-NVFP4") && !base.empty()) folders.push_back(std::string(base));
+  if (folders.empty() || folders.front() != kBaseFolder) folders.push_back(std::string(kBaseFolder));
+  return folders;
 }
 
 absl::Status NotFound(absl::string_view what, const std::vector<std::string>& looked_at) {
@@ -106,7 +117,9 @@ absl::StatusOr<CheckpointPaths> ResolveCheckpoint(const CheckpointPaths& overrid
     std::vector<std::string> looked_at = {Join(trunk_dir, companion.file)};
     if (!dir.empty()) {
       looked_at.push_back(Join(dir, companion.file));
-      looked_at.push_back(Join(Join(dir, kBaseFolder), companion.file));
+      for (const std::string& base : BaseFolders(trunk_dir)) {
+        looked_at.push_back(Join(Join(dir, base), companion.file));
+      }
     }
     path = FirstFile(looked_at);
     if (path.empty()) return NotFound(absl::StrCat(companion.file, " (", companion.flag, ")"), looked_at);

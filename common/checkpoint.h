@@ -2,13 +2,12 @@
 // use.
 //
 // --model_dir names a folder such as a download holds:
-//   nvfp4_state_dict.safetensors, nvfp4_meta.json                    the quantised trunk: in Lance_3B-NVFP4/,
-//   in the
-//                                                                    folder itself, or in its only sub-folder
-//                                                                    that has it
-//   llm_config.json, vocab.json, merges.txt, tokenizer_config.json   beside the trunk, in the folder, or in
-//   Lance_3B/ Wan2.2_VAE.safetensors or Wan2.2_VAE.pth                         in the folder (safetensors
-//   preferred) lancet.json                                                      optional; in the folder
+//   nvfp4_state_dict.safetensors and nvfp4_meta.json, the quantised trunk:
+//       in Lance_3B-NVFP4/, in the folder itself, or in its only sub-folder that has it
+//   llm_config.json, vocab.json, merges.txt, tokenizer_config.json:
+//       beside the trunk, in the folder, or in the trunk's folder without "-NVFP4" (Lance_3B/)
+//   Wan2.2_VAE.safetensors or, failing that, Wan2.2_VAE.pth: in the folder
+//   lancet.json, optional: in the folder
 #pragma once
 
 #include <memory>

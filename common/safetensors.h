@@ -1,9 +1,8 @@
 // A safetensors file as a StateDict. The format, all little-endian:
 //
 //   u64 n            bytes of the header
-//   n bytes          JSON: {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, ...},
-//   padded with
-//                    spaces; "__metadata__" may map strings to strings
+//   n bytes          JSON, padded with spaces; "__metadata__" may map strings to strings:
+//                    {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, ...}
 //   the rest         tensor data; data_offsets count from its first byte
 //
 // Everything is checked before a tensor is handed out: n <= 100 MB and within the file, the header starts

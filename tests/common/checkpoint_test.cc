@@ -395,6 +395,13 @@ TEST_F(ChangedCheckpointTest, ResolvesEveryLayout) {
   overrides.trunk = absl::StrCat(dir_, "/other-quant", kTrunkName);
   EXPECT_EQ(ResolveCheckpoint(overrides)->trunk, overrides.trunk);
 
+  // The video model's folders.
+  fs::rename(dir_ + "/other-quant", dir_ + "/Lance_3B_Video-NVFP4");
+  fs::copy(dir_ + "/Lance_3B", dir_ + "/Lance_3B_Video");
+  overrides.trunk = absl::StrCat(dir_, "/Lance_3B_Video-NVFP4", kTrunkName);
+  fs::remove(dir_ + "/Lance_3B_Video-NVFP4/vocab.json");
+  EXPECT_EQ(ResolveCheckpoint(overrides)->vocab, dir_ + "/Lance_3B_Video/vocab.json");
+
   // All in one folder.
   overrides.trunk.clear();
   fs::rename(absl::StrCat(dir_, "/my-quant", kTrunkName), dir_ + kTrunkName);
