@@ -27,7 +27,8 @@ Health CheckHealth(const std::string& address) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kHealthTimeout);
   grpc::CompletionQueue queue;
-  const auto call = stub.PrepareUnaryCall(&context, kHealthMethod, grpc::ByteBuffer(), &queue);
+  const grpc::Slice empty("");
+  const auto call = stub.PrepareUnaryCall(&context, kHealthMethod, grpc::ByteBuffer(&empty, 1), &queue);
   call->StartCall();
   grpc::ByteBuffer response;
   grpc::Status status;
@@ -47,6 +48,21 @@ Health CheckHealth(const std::string& address) {
 }
 
 }  // namespace
+
+ClusterOptions NanoCluster(int world_size) {
+  const std::string card = "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json";
+  return {.model_dir = LANCET_SOURCE_DIR "/tests/data/nano",
+          .world_size = world_size,
+          .coordinator_flags = {card, "--max_steps=10000"},
+          .worker_flags = {card, "--threads=1", "--max_pixels=65536"}};
+}
+
+ClusterOptions DemoCluster(int world_size) {
+  return {.model_dir = LANCET_SOURCE_DIR "/models/demo",
+          .world_size = world_size,
+          .coordinator_flags = {},
+          .worker_flags = {}};
+}
 
 absl::StatusOr<std::unique_ptr<Cluster>> Cluster::Start(ClusterOptions options) {
   std::string dir = (std::filesystem::temp_directory_path() / "lancet_cluster_XXXXXX").string();

@@ -21,9 +21,16 @@ enum class Health { kServing, kNotServing, kUnreachable };
 struct ClusterOptions {
   std::string model_dir;
   int world_size = 1;
-  std::vector<std::string> coordinator_flags;
-  std::vector<std::string> worker_flags;
+  std::vector<std::string> coordinator_flags = {};
+  std::vector<std::string> worker_flags = {};
 };
+
+// The nano model of the test data with a card that saves fitting preview colours at every start: a step takes
+// milliseconds. One compute thread a rank, so that a busy machine does not keep a team waiting for its
+// slowest.
+ClusterOptions NanoCluster(int world_size);
+// The model that the repository comes with.
+ClusterOptions DemoCluster(int world_size);
 
 // Not thread-safe, but its client is.
 class Cluster {

@@ -19,7 +19,7 @@ constexpr absl::Duration kHangNotice = absl::Seconds(6);
 class FailuresTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto cluster = Cluster::Start({.model_dir = LANCET_TEST_DATA "/nano", .world_size = 2});
+    auto cluster = Cluster::Start(NanoCluster(2));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = *std::move(cluster);
   }

@@ -40,7 +40,7 @@ std::vector<Expected> LoadExpected() {
 class PicturesTest : public testing::Test {
  protected:
   static std::unique_ptr<Cluster> Demo(int world_size) {
-    auto cluster = Cluster::Start({.model_dir = LANCET_DEMO_MODEL, .world_size = world_size});
+    auto cluster = Cluster::Start(DemoCluster(world_size));
     EXPECT_TRUE(cluster.ok()) << cluster.status();
     return cluster.ok() ? *std::move(cluster) : nullptr;
   }

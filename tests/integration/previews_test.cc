@@ -14,7 +14,7 @@ constexpr double kStandstill = 0.01;
 class PreviewsTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto cluster = Cluster::Start({.model_dir = LANCET_DEMO_MODEL, .world_size = 2});
+    auto cluster = Cluster::Start(DemoCluster(2));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = cluster->release();
   }

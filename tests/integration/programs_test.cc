@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 class ProgramsTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto cluster = Cluster::Start({.model_dir = LANCET_TEST_DATA "/nano", .world_size = 1});
+    auto cluster = Cluster::Start(NanoCluster(1));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = cluster->release();
   }
@@ -137,8 +137,10 @@ TEST_F(ProgramsTest, WorkerRejectsBadFlags) {
 
 TEST_F(ProgramsTest, WorkerOfAnotherModelIsRefusedForGood) {
   // The demo model's weights, on a server of nano.
-  const Outcome outcome = RunProgram({kWorker, "--model_dir=" LANCET_DEMO_MODEL,
-                                      "--coordinator=" + cluster_->worker_address(), "--group=other"});
+  const Outcome outcome =
+      RunProgram({kWorker, "--model_dir=" LANCET_DEMO_MODEL, "--coordinator=" + cluster_->worker_address(),
+                  "--group=other", "--threads=1",
+                  "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json"});
   EXPECT_EQ(outcome.exit_code, 1) << outcome.log;
   EXPECT_THAT(outcome.log, HasSubstr("fingerprint"));
 }

@@ -21,10 +21,9 @@ constexpr int kEndlessSteps = 10000;
 class RequestsTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto cluster = Cluster::Start({.model_dir = LANCET_TEST_DATA "/nano",
-                                   .world_size = 2,
-                                   .coordinator_flags = {"--max_active=2", "--max_queue=2"},
-                                   .worker_flags = {}});
+    ClusterOptions options = NanoCluster(2);
+    options.coordinator_flags.insert(options.coordinator_flags.end(), {"--max_active=2", "--max_queue=2"});
+    auto cluster = Cluster::Start(std::move(options));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = cluster->release();
   }
@@ -138,11 +137,17 @@ TEST_F(RequestsTest, FullQueueIsRefusedAtOnce) {
   // Whichever comes last finds --max_queue=2 places taken.
   RunningRequest five(client(), Request(kEndlessSteps, 46));
   RunningRequest* const late[] = {&three, &four, &five};
-  const auto refused = std::find_if(std::begin(late), std::end(late), [](RunningRequest* request) {
-    return AwaitCondition([request] { return request->Ended(); }, absl::Seconds(5));
-  });
-  ASSERT_NE(refused, std::end(late)) << "three requests wait where two may";
-  const auto result = (*refused)->Result();
+  RunningRequest* refused = nullptr;
+  AwaitCondition(
+      [&] {
+        const auto ended =
+            std::find_if(std::begin(late), std::end(late), [](auto* request) { return request->Ended(); });
+        if (ended != std::end(late)) refused = *ended;
+        return refused != nullptr;
+      },
+      kClusterDeadline);
+  ASSERT_NE(refused, nullptr) << "three requests wait where two may";
+  const auto result = refused->Result();
   EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted) << result.status();
 }
 
