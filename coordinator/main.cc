@@ -26,6 +26,7 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "coordinator/dispatch/dispatcher.h"
+#include "coordinator/dispatch/steady_clock.h"
 #include "coordinator/request/plan_builder.h"
 #include "coordinator/request/tokenizer.h"
 #include "coordinator/service/readiness.h"
@@ -218,7 +219,7 @@ absl::Status Serve(const Signals& signals) {
   LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(paths));
   LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<PlanBuilder> plans, MakePlanBuilder(*checkpoint));
 
-  const SystemClock clock;
+  const SteadyClock clock;
   Readiness readiness;
   TaskRunner admission_pool({.num_threads = 2, .capacity = 256, .tick = nullptr});
   Dispatcher dispatcher(DispatcherOptions(*checkpoint, &clock, &readiness));

@@ -3,7 +3,9 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/impl/service_type.h>
 
+#include <chrono>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -43,6 +45,13 @@ grpc::ByteBuffer ToByteBuffer(const std::string& bytes) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
+// In the time of our own clock, which the wall clock may leave.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context, absl::Time now) {
+  const std::chrono::system_clock::time_point deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return now + absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
 // One GenerateImage. Lives until OnDone and until the last task that refers to it has run.
 class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                            public StreamWriter,
@@ -52,7 +61,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
       : options_(options),
         id_(id),
         arrival_(options->clock->Now()),
-        deadline_(absl::FromChrono(context->deadline())),
+        deadline_(DeadlineOf(*context, arrival_)),
         stream_(std::make_shared<EventStream>(options->clock)),
         context_(context) {}
 
