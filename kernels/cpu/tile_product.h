@@ -9,6 +9,14 @@
 
 #include <cstdint>
 
+// Sums stay in registers only if the loops over a tile are unrolled. Under sanitizers that would make the
+// compiler take minutes for code whose speed is of no interest.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LANCET_UNROLL
+#else
+#define LANCET_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace lancet {
 
 constexpr int kPanelCols = 16;  // columns of a panel: one AVX-512 register
@@ -30,9 +38,9 @@ void TileProduct(const TileProductArgs& args) {
   constexpr int kVectors = N * kPanelCols / S::kLanes;
   constexpr int kPerPanel = kPanelCols / S::kLanes;
   F acc[M][kVectors];
-#pragma GCC unroll 16
+  LANCET_UNROLL
   for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 16
+    LANCET_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       acc[m][v] = args.accumulate ? S::Load(args.c + m * args.c_stride + v * S::kLanes) : S::Set1(0.0f);
     }
@@ -41,22 +49,22 @@ void TileProduct(const TileProductArgs& args) {
   const uint32_t* b = args.panels;
   for (int64_t u = 0; u < args.units; ++u) {
     F panel[kVectors];
-#pragma GCC unroll 16
+    LANCET_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       panel[v] = S::LoadUnits(b + (v / kPerPanel) * args.panel_stride + (v % kPerPanel) * S::kLanes);
     }
-#pragma GCC unroll 16
+    LANCET_UNROLL
     for (int m = 0; m < M; ++m) {
       const F row = S::BroadcastUnit(a + m);
-#pragma GCC unroll 16
+      LANCET_UNROLL
       for (int v = 0; v < kVectors; ++v) acc[m][v] = S::MulAddUnits(acc[m][v], row, panel[v]);
     }
     a += M;
     b += kPanelCols;
   }
-#pragma GCC unroll 16
+  LANCET_UNROLL
   for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 16
+    LANCET_UNROLL
     for (int v = 0; v < kVectors; ++v) S::Store(args.c + m * args.c_stride + v * S::kLanes, acc[m][v]);
   }
 }
