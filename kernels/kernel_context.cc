@@ -12,6 +12,8 @@ namespace lancet {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+// More than any op repacks: a request beyond it is a mistake, not work.
+constexpr size_t kMaxSharedBytes = size_t{1} << 38;
 constexpr size_t kAlignment = 64;  // a cache line, and the width of an AVX-512 register
 
 }  // namespace
@@ -70,6 +72,10 @@ absl::Span<std::byte> KernelContext::scratch(int thread) const {
 }
 
 absl::StatusOr<absl::Span<std::byte>> KernelContext::SharedScratch(size_t bytes) const {
+  if (bytes > kMaxSharedBytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("an op asks for ", bytes, " bytes of shared scratch; the limit is ", kMaxSharedBytes));
+  }
   if (bytes > shared_->bytes) {
     // A quarter more than asked for, so that a slowly growing sequence does not reallocate at every step.
     const size_t wanted = (bytes + bytes / 4 + kAlignment - 1) / kAlignment * kAlignment;
