@@ -126,8 +126,13 @@ main() {
   rm -f "${out}/ports"
 
   say "pictures and logs: ${out}"
-  "${bin}/lancet" generate "$1" --server "127.0.0.1:${public_port}" --previews 5 --out "${out}" "${@:2}" ||
-    { code=$?; ((code == 5)) || fail "the request failed (exit code ${code})"; exit "${code}"; }
+  local code=0
+  "${bin}/lancet" generate "$1" --server "127.0.0.1:${public_port}" --previews 5 --out "${out}" "${@:2}" || code=$?
+  case "${code}" in
+    # Done; wrong arguments and Ctrl-C, of which the client has told all there is to tell.
+    0 | 2 | 5) return "${code}" ;;
+    *) fail "the request failed (exit code ${code})" ;;
+  esac
 }
 
 main "$@"
