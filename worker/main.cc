@@ -121,13 +121,15 @@ std::string HostName() {
 
 absl::StatusOr<std::unique_ptr<lancet::Collective>> JoinGroup(const lancet::EngineOptions& options,
                                                               size_t capacity_floats,
-                                                              const lancet::FormMessage& form) {
+                                                              const lancet::FormMessage& form,
+                                                              const std::function<bool()>& cancelled) {
   if (options.world_size == 1) return lancet::SingleRankCollective::Create(capacity_floats);
   return lancet::ShmCollective::Create({.segment_name = form.segment,
                                         .rank = options.rank,
                                         .world_size = options.world_size,
                                         .capacity_floats = capacity_floats,
-                                        .create_deadline = absl::Now() + kFormTimeout});
+                                        .create_deadline = absl::Now() + kFormTimeout,
+                                        .cancelled = cancelled});
 }
 
 // Stops the session at the first SIGTERM or SIGINT. Before there is one, nothing is lost by ending at once.
@@ -215,9 +217,8 @@ int Run(const Settings& settings, SignalThread& signals) {
   const std::unique_ptr<lancet::CoordinatorConnector> connector =
       lancet::MakeGrpcConnector(settings.coordinator);
   absl::StatusOr<std::unique_ptr<lancet::Session>> session = lancet::Session::Create(
-      options, connector.get(),
-      [&](const lancet::FormMessage& form, const std::function<bool()>& /*cancelled*/) {
-        return JoinGroup(settings.engine, loaded->collective_capacity, form);
+      options, connector.get(), [&](const lancet::FormMessage& form, const std::function<bool()>& cancelled) {
+        return JoinGroup(settings.engine, loaded->collective_capacity, form, cancelled);
       });
   if (!session.ok()) {
     session_promise.set_value(nullptr);

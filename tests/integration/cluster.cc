@@ -53,7 +53,7 @@ ClusterOptions NanoCluster(int world_size) {
   const std::string card = "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json";
   return {.model_dir = LANCET_SOURCE_DIR "/tests/data/nano",
           .world_size = world_size,
-          .coordinator_flags = {card, "--max_steps=10000"},
+          .coordinator_flags = {card, "--max_steps=10000", "--drain_timeout=5m"},
           .worker_flags = {card, "--threads=1", "--max_pixels=65536"}};
 }
 

@@ -91,8 +91,8 @@ TEST_F(FailuresTest, CoordinatorComesBackToItsWorkers) {
 }
 
 TEST_F(FailuresTest, DrainFinishesWhatRunsAndRefusesWhatComes) {
-  // Long enough to be still running when the newcomer has been refused several times.
-  RunningRequest running(cluster_->client(), Request(3000));
+  // Long enough to be still running when the newcomer comes.
+  RunningRequest running(cluster_->client(), Request(1000));
   ASSERT_TRUE(running.AwaitSteps(1)) << cluster_->Logs();
   cluster_->coordinator().Signal(SIGTERM);
   const absl::Status health = cluster_->AwaitHealth(Health::kNotServing);

@@ -25,6 +25,8 @@ using SteadyClock = std::chrono::steady_clock;
 // How long a sleeping rank goes without a look at its peers, the deadline and the state of the group: a dead
 // peer is noticed within a few of these, and they cost a waiting rank well under 1 % of a core.
 constexpr absl::Duration kTick = absl::Milliseconds(2);
+// How long a rank waits for the segment before it looks whether it still should.
+constexpr absl::Duration kCancelTick = absl::Milliseconds(20);
 // With fewer cores than ranks the one waited for may need this very core.
 constexpr absl::Duration kCrowdedSpin = absl::Microseconds(2);
 // Looks between two readings of the clock while spinning.
@@ -96,6 +98,20 @@ absl::Duration SpinFor(int world_size, absl::Duration max_spin) {
 // Phases wrap around; ranks are never more than a few apart.
 bool Reached(uint32_t arrived, uint32_t phase) { return static_cast<int32_t>(arrived - phase) >= 0; }
 
+absl::StatusOr<std::shared_ptr<ShmSegment>> OpenUnlessCancelled(const ShmOptions& options) {
+  while (true) {
+    absl::StatusOr<std::shared_ptr<ShmSegment>> segment =
+        ShmSegment::OpenNamed(options.segment_name, options.world_size, options.capacity_floats,
+                              std::min(options.create_deadline, absl::Now() + kCancelTick));
+    if (!absl::IsDeadlineExceeded(segment.status()) || absl::Now() >= options.create_deadline) {
+      return segment;
+    }
+    if (options.cancelled != nullptr && options.cancelled()) {
+      return absl::CancelledError("cancelled while waiting for rank 0 to create the segment");
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ShmCollective>> ShmCollective::Create(const ShmOptions& options) {
@@ -104,8 +120,7 @@ absl::StatusOr<std::unique_ptr<ShmCollective>> ShmCollective::Create(const ShmOp
   LANCET_ASSIGN_OR_RETURN(std::shared_ptr<ShmSegment> segment,
                           options.rank == 0
                               ? ShmSegment::CreateNamed(name, options.world_size, options.capacity_floats)
-                              : ShmSegment::OpenNamed(name, options.world_size, options.capacity_floats,
-                                                      options.create_deadline));
+                              : OpenUnlessCancelled(options));
   const ProcessId self = ProcessId::Self();
   ShmRankSlot& slot = segment->slot(options.rank);
   int32_t nobody = 0;
@@ -116,8 +131,10 @@ absl::StatusOr<std::unique_ptr<ShmCollective>> ShmCollective::Create(const ShmOp
   std::unique_ptr<ShmCollective> collective(
       new ShmCollective(std::move(segment), options.rank, options.max_spin));
   slot.pid_namespace.store(self.pid_namespace);
+  collective->cancelled_ = options.cancelled;
   const absl::Status formed =
       collective->Enter({ShmOp::kForm, 0, options.capacity_floats}, options.create_deadline);
+  collective->cancelled_ = nullptr;
   // Whether it worked or not, nobody needs the name again. Every rank removes it, in case another ends before
   // it can.
   ShmSegment::Unlink(name);
@@ -326,6 +343,10 @@ absl::Status ShmCollective::SleepUntilArrived(uint32_t phase, absl::Time deadlin
       return BrokenStatus();
     }
     LANCET_RETURN_IF_ERROR(CheckPeers(phase));
+    if (cancelled_ != nullptr && cancelled_()) {
+      return Break(
+          absl::CancelledError(absl::StrCat("rank ", rank_, " was cancelled while the group formed")));
+    }
     const absl::Duration remaining = absl::FromChrono(end - SteadyClock::now());
     if (remaining <= absl::ZeroDuration()) {
       return Break(

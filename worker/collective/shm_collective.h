@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -40,6 +41,9 @@ struct ShmOptions {
   size_t capacity_floats = 0;
   // By then all ranks must have come.
   absl::Time create_deadline = absl::InfinitePast();
+  // Looked at while waiting for the others to come, from the thread that calls Create: true gives up
+  // (Cancelled). May be empty.
+  std::function<bool()> cancelled = nullptr;
   // A wait spins this long before it sleeps; much less where the host has fewer cores than the group has
   // ranks. More than 50 us would starve the other threads of a rank that has one core.
   absl::Duration max_spin = absl::Microseconds(50);
@@ -52,7 +56,7 @@ class ShmCollective final : public Collective {
   // segment has no name any more, so nothing is left behind however the processes end. InvalidArgument for
   // bad options; DeadlineExceeded naming a rank that did not come; FailedPrecondition if the segment is of
   // another group shape or version; AlreadyExists if the name is taken; ResourceExhausted if /dev/shm is too
-  // small; Unavailable if a peer died.
+  // small; Unavailable if a peer died; Cancelled.
   static absl::StatusOr<std::unique_ptr<ShmCollective>> Create(const ShmOptions& options);
 
   // All ranks of a group as objects for threads of this process, element r being rank r.
@@ -106,10 +110,11 @@ class ShmCollective final : public Collective {
 
   // Of the one thread that makes the calls.
   PeerWatch peers_;
-  ShmCall call_;            // the present or last call
-  uint32_t phase_ = 0;      // phases this rank has reached
-  uint32_t calls_ = 0;      // collective calls begun
-  uint32_t exchanges_ = 0;  // chunks exchanged by AllGather and Broadcast
+  std::function<bool()> cancelled_;  // while forming only
+  ShmCall call_;                     // the present or last call
+  uint32_t phase_ = 0;               // phases this rank has reached
+  uint32_t calls_ = 0;               // collective calls begun
+  uint32_t exchanges_ = 0;           // chunks exchanged by AllGather and Broadcast
 
   // Guards what follows: why this rank's calls fail, once they do. Not absl::Mutex: the distributions' build
   // of it is opaque to the thread sanitizer.

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -301,6 +302,22 @@ TEST(ShmCollectiveFailureTest, RankThatLeavesAfterTheLastCallHarmsNobody) {
     });
     EXPECT_TRUE(group[0]->Barrier(Soon()).ok());
     leaver.join();
+  }
+}
+
+TEST(ShmCollectiveFailureTest, CreateCanBeCancelled) {
+  // Rank 0 waits for rank 1 in the segment, rank 1 for a segment that nobody creates.
+  for (const int rank : {0, 1}) {
+    ShmOptions options;
+    options.segment_name = "lancet-test-cancel-" + std::to_string(getpid()) + "-" + std::to_string(rank);
+    options.rank = rank;
+    options.world_size = 2;
+    options.capacity_floats = 16;
+    options.create_deadline = Soon();
+    int looks = 0;
+    options.cancelled = [&looks] { return ++looks > 3; };
+    EXPECT_EQ(ShmCollective::Create(options).status().code(), absl::StatusCode::kCancelled) << rank;
+    EXPECT_EQ(looks, 4);
   }
 }
 
