@@ -56,7 +56,7 @@ void BM_Nvfp4Gemm(benchmark::State& state) {
   const auto weights = Nvfp4Weights::Pack(*ctx, {view});
   const std::vector<bf16> x = Values(tokens * cols);
   std::vector<bf16> y(static_cast<size_t>(tokens * rows));
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     const absl::Status status =
         Nvfp4Gemm(*ctx, {x.data(), tokens, cols}, *weights, {}, {y.data(), tokens, rows});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
@@ -81,7 +81,7 @@ void BM_DenseLinear(benchmark::State& state) {
   const auto linear = DenseLinear::Create(*ctx, {w.data(), rows, cols}, {});
   const std::vector<bf16> x = Values(tokens * cols);
   std::vector<bf16> y(static_cast<size_t>(tokens * rows));
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     const absl::Status status = linear->Forward(*ctx, {x.data(), tokens, cols}, {y.data(), tokens, rows});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
   }
@@ -113,7 +113,7 @@ void BM_Attention(benchmark::State& state) {
   args.rows = rows;
   args.past_k = {past_k.data(), past, kv_heads * kHeadDim};
   args.past_v = args.past_k;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     const absl::Status status = Attention(*ctx, args, {out.data(), block, heads * kHeadDim});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
   }
@@ -127,7 +127,7 @@ void BM_SiluMul(benchmark::State& state) {
   const auto ctx = Context(CpuIsa::kAvx512Bf16);
   const std::vector<bf16> x = Values(tokens * 2 * n);
   std::vector<bf16> y(static_cast<size_t>(tokens * n));
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     const absl::Status status = SiluMul(*ctx, {x.data(), tokens, 2 * n}, {y.data(), tokens, n});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
   }

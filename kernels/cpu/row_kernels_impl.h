@@ -40,24 +40,24 @@ struct RowImpl {
     }
   }
 
-  template <bool kWide>
+  template <bool Wide>
   static F Round(F v) {
-    return kWide ? v : S::RoundBf16(v);
+    return Wide ? v : S::RoundBf16(v);
   }
 
-  template <bool kWide>
+  template <bool Wide>
   static void NormRopeMode(uint16_t* head, const uint16_t* weight, float eps, const uint16_t* cos,
                            const uint16_t* sin, int64_t head_dim) {
     const F inverse = S::Set1(InverseRms(head, eps, head_dim));
     const int64_t half = head_dim / 2;
     for (int64_t i = 0; i < half; i += S::kLanes) {
       const int64_t n = half - i;
-      const F a = Round<kWide>(Round<kWide>(Load(head + i, n) * inverse) * Load(weight + i, n));
-      const F b = Round<kWide>(Round<kWide>(Load(head + half + i, n) * inverse) * Load(weight + half + i, n));
+      const F a = Round<Wide>(Round<Wide>(Load(head + i, n) * inverse) * Load(weight + i, n));
+      const F b = Round<Wide>(Round<Wide>(Load(head + half + i, n) * inverse) * Load(weight + half + i, n));
       const F c = Load(cos + i, n);
       const F s = Load(sin + i, n);
-      Store(head + i, Round<kWide>(a * c) - Round<kWide>(b * s), n);
-      Store(head + half + i, Round<kWide>(b * c) + Round<kWide>(a * s), n);
+      Store(head + i, Round<Wide>(a * c) - Round<Wide>(b * s), n);
+      Store(head + half + i, Round<Wide>(b * c) + Round<Wide>(a * s), n);
     }
   }
 

@@ -40,7 +40,7 @@ struct SimdPortable {
   LANCET_SIMD U RoundedBits(F v) {
     const U u = (U)v;
     const U rounded = (u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u;
-    const U nan = (U)(v != v);
+    const U nan = (U)(v != v);  // NOLINT(misc-redundant-expression): true of NaN alone
     return (nan & (u | 0x400000u) & 0xffff0000u) | (~nan & rounded);
   }
   LANCET_SIMD F RoundBf16(F v) { return (F)RoundedBits(v); }

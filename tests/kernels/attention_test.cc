@@ -54,12 +54,12 @@ void ExpectMatchesReference(Case& c) {
       const size_t dim = static_cast<size_t>(c.head_dim);
       std::vector<absl::Span<const bf16>> keys, values;
       for (int64_t t = 0; t < past; ++t) {
-        keys.push_back({c.past_k.view().row(t) + kv, dim});
-        values.push_back({c.past_v.view().row(t) + kv, dim});
+        keys.emplace_back(c.past_k.view().row(t) + kv, dim);
+        values.emplace_back(c.past_v.view().row(t) + kv, dim);
       }
       for (size_t t = 0; t < (c.causal ? i + 1 : c.rows.size()); ++t) {
-        keys.push_back({c.k.view().row(c.rows[t]) + kv, dim});
-        values.push_back({c.v.view().row(c.rows[t]) + kv, dim});
+        keys.emplace_back(c.k.view().row(c.rows[t]) + kv, dim);
+        values.emplace_back(c.v.view().row(c.rows[t]) + kv, dim);
       }
       const bf16* q = c.q.view().row(c.rows[i]) + head * c.head_dim;
       const std::vector<double> exact = reference::AttentionRow({q, dim}, keys, values);

@@ -205,7 +205,7 @@ TEST_P(RowOpsTest, ShapesThatDisagree) {
   TestMatrix<float> f(3, 16);
   const std::vector<bf16> weight(16);
   const std::vector<uint8_t> wide(2);
-  const auto kInvalid = absl::StatusCode::kInvalidArgument;
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
   EXPECT_EQ(RmsNorm(*ctx, a.view(), weight, 1e-6f, b.view()).code(), kInvalid);
   EXPECT_EQ(RmsNorm(*ctx, b.view(), weight, 1e-6f, b.view()).code(), kInvalid);
   EXPECT_EQ(SiluMul(*ctx, b.view(), half.view()).code(), kInvalid);
