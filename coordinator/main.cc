@@ -13,11 +13,14 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/checkpoint.h"
@@ -262,6 +265,13 @@ absl::Status Serve(const Signals& signals) {
 
 int Main(int argc, char** argv) {
   absl::SetProgramUsageMessage(kUsage);
+  absl::FlagsUsageConfig usage;
+  // --help shows our flags and the checkpoint's, not those of libraries.
+  usage.contains_helpshort_flags = [](absl::string_view file) {
+    return absl::StrContains(file, "coordinator/main") || absl::StrContains(file, "checkpoint_flags");
+  };
+  usage.contains_help_flags = usage.contains_helpshort_flags;
+  absl::SetFlagsUsageConfig(usage);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   absl::Status flags = CheckFlags();
   if (flags.ok() && rest.size() > 1) {
