@@ -22,12 +22,9 @@ struct MapView {
   MapView() = default;
   MapView(T* d, int64_t h, int64_t w, int64_t c) : data(d), height(h), width(w), channels(c) {}
   // Mutable to const.
-  template <typename U>
-  requires(!std::is_same_v<U, T> && std::is_convertible_v<U*, T*>) MapView(MapView<U> m)
-      : data(m.data),
-        height(m.height),
-        width(m.width),
-        channels(m.channels) {}  // NOLINT(google-explicit-constructor)
+  template <typename U, typename = std::enable_if_t<!std::is_same_v<U, T> && std::is_convertible_v<U*, T*>>>
+  MapView(MapView<U> m)  // NOLINT(google-explicit-constructor)
+      : data(m.data), height(m.height), width(m.width), channels(m.channels) {}
 
   int64_t row_elements() const { return width * channels; }
   int64_t pixels() const { return height * width; }

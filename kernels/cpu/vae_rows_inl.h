@@ -8,7 +8,7 @@ namespace {
 
 // Independent partial sums, so that a reduction vectorises without reordering being allowed in general: one
 // AVX-512 register, four SSE ones.
-constexpr int kLanes = 16;
+constexpr int kLanes = 16;  // NOLINT(misc-definitions-in-headers)
 
 inline float Load(float x) { return x; }
 inline float Load(bf16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
