@@ -84,10 +84,10 @@ struct MatrixView {
   MatrixView() = default;
   MatrixView(T* d, int64_t r, int64_t c) : data(d), rows(r), cols(c), stride(c) {}
   MatrixView(T* d, int64_t r, int64_t c, int64_t s) : data(d), rows(r), cols(c), stride(s) {}
-  // Mutable to const.
-  template <typename U>
-  requires(!std::is_same_v<U, T> && std::is_convertible_v<U*, T*>) MatrixView(MatrixView<U> m)
-      : data(m.data), rows(m.rows), cols(m.cols), stride(m.stride) {}  // NOLINT(google-explicit-constructor)
+  // Mutable to const, which is meant to happen by itself.
+  template <typename U, typename = std::enable_if_t<!std::is_same_v<U, T> && std::is_convertible_v<U*, T*>>>
+  MatrixView(MatrixView<U> m)  // NOLINT(google-explicit-constructor)
+      : data(m.data), rows(m.rows), cols(m.cols), stride(m.stride) {}
 
   T* row(int64_t r) const { return data + r * stride; }
   MatrixView Rows(int64_t begin, int64_t count) const { return {data + begin * stride, count, cols, stride}; }
