@@ -205,7 +205,7 @@ struct GenerationClient::Impl {
 GenerationClient::GenerationClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GenerationClient::~GenerationClient() = default;
 
-absl::StatusOr<std::unique_ptr<GenerationClient>> GenerationClient::Create(ClientOptions options) {
+absl::StatusOr<std::unique_ptr<GenerationClient>> GenerationClient::Create(const ClientOptions& options) {
   if (options.server.empty()) return absl::InvalidArgumentError("server is empty; expected host:port");
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);

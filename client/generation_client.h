@@ -96,7 +96,7 @@ class GenerationObserver {
   virtual void OnQueued(const QueuedInfo& /*queued*/) {}
   virtual void OnStarted(const StartedInfo& /*started*/) {}
   virtual void OnProgress(const ProgressInfo& /*progress*/) {}
-  virtual void OnPreview(PreviewInfo /*preview*/) {}
+  virtual void OnPreview(const PreviewInfo& /*preview*/) {}
 };
 
 struct ModelDescription {
@@ -145,7 +145,7 @@ struct ClientOptions {
 class GenerationClient {
  public:
   // InvalidArgument for an empty server address.
-  static absl::StatusOr<std::unique_ptr<GenerationClient>> Create(ClientOptions options);
+  static absl::StatusOr<std::unique_ptr<GenerationClient>> Create(const ClientOptions& options);
   ~GenerationClient();
 
   // Blocks until the result. A server that is unavailable is tried a few times within about three seconds, as

@@ -74,7 +74,7 @@ void GenerationOutput::OnProgress(const ProgressInfo& progress) {
   bar_open_ = true;
 }
 
-void GenerationOutput::OnPreview(PreviewInfo preview) {
+void GenerationOutput::OnPreview(const PreviewInfo& preview) {
   // As many digits as the last step has, at least two, so that names sort.
   const int digits = std::max<int>(2, static_cast<int>(std::to_string(total_steps_).size()));
   const std::string name = absl::StrFormat("preview_%0*d", digits, preview.step);

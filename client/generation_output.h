@@ -30,7 +30,7 @@ class GenerationOutput final : public GenerationObserver {
   void OnQueued(const QueuedInfo& queued) override;
   void OnStarted(const StartedInfo& started) override;
   void OnProgress(const ProgressInfo& progress) override;
-  void OnPreview(PreviewInfo preview) override;
+  void OnPreview(const PreviewInfo& preview) override;
 
   // Ends the line of the bar, if one stands there; call before anything else is written to `err`.
   void EndBar();

@@ -1,6 +1,7 @@
 #include "client/progress.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -24,7 +25,7 @@ std::string FormatSeconds(absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
   if (seconds < 9.995) return absl::StrFormat("%.2f s", seconds);
   if (seconds < 99.95) return absl::StrFormat("%.1f s", seconds);
-  const int64_t whole = static_cast<int64_t>(seconds + 0.5);
+  const int64_t whole = std::lround(seconds);
   return absl::StrFormat("%d min %02d s", whole / 60, whole % 60);
 }
 

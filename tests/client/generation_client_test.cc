@@ -26,7 +26,7 @@ class RecordingObserver final : public GenerationObserver {
   void OnProgress(const ProgressInfo& progress) override {
     events.push_back(absl::StrCat("progress ", progress.step, " ", absl::FormatDuration(progress.elapsed)));
   }
-  void OnPreview(PreviewInfo preview) override {
+  void OnPreview(const PreviewInfo& preview) override {
     events.push_back(absl::StrCat("preview ", preview.step, " ", preview.image.data));
   }
   std::vector<std::string> events;

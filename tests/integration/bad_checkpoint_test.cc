@@ -20,6 +20,8 @@ using ::testing::HasSubstr;
 using Json = nlohmann::ordered_json;  // keeps the order of tensors
 
 constexpr absl::Duration kDeadline = absl::Seconds(60);
+constexpr char kCoordinator[] = LANCET_BIN_DIR "/lancet-coordinator";
+constexpr char kWorker[] = LANCET_BIN_DIR "/lancet-worker";
 
 // A safetensors file: 8 bytes of header length, the header, the data.
 struct Safetensors {
@@ -87,8 +89,8 @@ class BadCheckpointTest : public testing::Test {
   void ExpectRefused(const std::string& culprit) {
     const std::string model = "--model_dir=" + dir_.string();
     const std::vector<std::string> programs[] = {
-        {LANCET_BIN_DIR "/lancet-coordinator", model, "--listen=127.0.0.1:0", "--worker_listen=127.0.0.1:0"},
-        {LANCET_BIN_DIR "/lancet-worker", model, "--coordinator=127.0.0.1:1"}};
+        {kCoordinator, model, "--listen=127.0.0.1:0", "--worker_listen=127.0.0.1:0"},
+        {kWorker, model, "--coordinator=127.0.0.1:1"}};
     for (const std::vector<std::string>& arguments : programs) {
       const auto process = Process::Start(arguments, (dir_ / "log").string());
       ASSERT_TRUE(process.ok()) << process.status();

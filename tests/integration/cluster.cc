@@ -22,6 +22,9 @@ constexpr char kHealthMethod[] = "/grpc.health.v1.Health/Check";
 constexpr char kServingResponse[] = "\x08\x01";
 constexpr std::chrono::seconds kHealthTimeout{5};
 
+constexpr char kCoordinator[] = LANCET_BIN_DIR "/lancet-coordinator";
+constexpr char kWorker[] = LANCET_BIN_DIR "/lancet-worker";
+
 Health CheckHealth(const std::string& address) {
   grpc::GenericStub stub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
@@ -97,8 +100,7 @@ absl::Status Cluster::StartCoordinator() {
   const std::string port_file = dir_ + "/ports";
   std::filesystem::remove(port_file);
   std::vector<std::string> arguments = {
-      LANCET_BIN_DIR "/lancet-coordinator", "--model_dir=" + options_.model_dir,
-      absl::StrCat("--listen=127.0.0.1:", public_port_),
+      kCoordinator, "--model_dir=" + options_.model_dir, absl::StrCat("--listen=127.0.0.1:", public_port_),
       absl::StrCat("--worker_listen=127.0.0.1:", worker_port_), "--port_file=" + port_file};
   arguments.insert(arguments.end(), options_.coordinator_flags.begin(), options_.coordinator_flags.end());
   LANCET_ASSIGN_OR_RETURN(coordinator_, Process::Start(arguments, dir_ + "/coordinator.log"));
@@ -113,7 +115,7 @@ absl::Status Cluster::StartCoordinator() {
 }
 
 absl::Status Cluster::StartWorker(int rank) {
-  std::vector<std::string> arguments = {LANCET_BIN_DIR "/lancet-worker", "--model_dir=" + options_.model_dir,
+  std::vector<std::string> arguments = {kWorker, "--model_dir=" + options_.model_dir,
                                         "--coordinator=" + worker_address(), absl::StrCat("--rank=", rank),
                                         absl::StrCat("--world_size=", options_.world_size)};
   arguments.insert(arguments.end(), options_.worker_flags.begin(), options_.worker_flags.end());

@@ -18,13 +18,13 @@ class PreviewsTest : public testing::Test {
   static void SetUpTestSuite() {
     auto cluster = Cluster::Start(DemoCluster(2));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
-    cluster_ = cluster->release();
+    shared_cluster = cluster->release();
   }
   static void TearDownTestSuite() {
-    delete cluster_;
-    cluster_ = nullptr;
+    delete shared_cluster;
+    shared_cluster = nullptr;
   }
-  void SetUp() override { ASSERT_NE(cluster_, nullptr); }
+  void SetUp() override { ASSERT_NE(shared_cluster, nullptr); }
 
   // Draws with previews and checks what holds for both kinds. `last` is the least correlation of the last
   // preview.
@@ -35,8 +35,8 @@ class PreviewsTest : public testing::Test {
     request.preview_kind = kind;
     request.preview_format = format;
     EventLog events;
-    const auto result = cluster_->client().Generate(request, &events, nullptr);
-    ASSERT_TRUE(result.ok()) << result.status() << cluster_->Logs();
+    const auto result = shared_cluster->client().Generate(request, &events, nullptr);
+    ASSERT_TRUE(result.ok()) << result.status() << shared_cluster->Logs();
     const auto picture = Decode(result->image);
     ASSERT_TRUE(picture.ok()) << picture.status();
     // A newer preview may replace one that could not be sent yet, so some may be missing; here nothing is in
@@ -64,10 +64,10 @@ class PreviewsTest : public testing::Test {
     }
   }
 
-  static Cluster* cluster_;
+  static Cluster* shared_cluster;
 };
 
-Cluster* PreviewsTest::cluster_ = nullptr;
+Cluster* PreviewsTest::shared_cluster = nullptr;
 
 // One colour a block of 16 x 16 pixels can't show edges.
 TEST_F(PreviewsTest, LatentRgb) { Check(PreviewKind::kLatentRgb, PictureFormat::kJpeg, 0.7); }
@@ -77,14 +77,14 @@ TEST_F(PreviewsTest, VaeIsSharp) { Check(PreviewKind::kVae, PictureFormat::kPng,
 TEST_F(PreviewsTest, AreCappedInSizeAndDoNotChangeTheResult) {
   GenerationRequest request = MakeRequest("three waves", 6, 7);
   EventLog plain_events;
-  const auto plain = cluster_->client().Generate(request, &plain_events, nullptr);
+  const auto plain = shared_cluster->client().Generate(request, &plain_events, nullptr);
   ASSERT_TRUE(plain.ok()) << plain.status();
   EXPECT_TRUE(plain_events.previews.empty());
   request.preview_every_steps = 2;
   request.preview_kind = PreviewKind::kVae;
   request.preview_max_side = 64;
   EventLog events;
-  const auto result = cluster_->client().Generate(request, &events, nullptr);
+  const auto result = shared_cluster->client().Generate(request, &events, nullptr);
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_FALSE(events.previews.empty());
   for (const PreviewInfo& preview : events.previews) EXPECT_EQ(preview.image.width, 64);

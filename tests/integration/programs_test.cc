@@ -20,20 +20,20 @@ class ProgramsTest : public testing::Test {
   static void SetUpTestSuite() {
     auto cluster = Cluster::Start(NanoCluster(1));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
-    cluster_ = cluster->release();
+    shared_cluster = cluster->release();
   }
   static void TearDownTestSuite() {
-    delete cluster_;
-    cluster_ = nullptr;
+    delete shared_cluster;
+    shared_cluster = nullptr;
   }
-  void SetUp() override { ASSERT_NE(cluster_, nullptr); }
+  void SetUp() override { ASSERT_NE(shared_cluster, nullptr); }
 
   struct Outcome {
     int exit_code = -1;
     std::string log;  // stdout and stderr
   };
 
-  static std::string Path(const std::string& name) { return cluster_->dir() + "/" + name; }
+  static std::string Path(const std::string& name) { return shared_cluster->dir() + "/" + name; }
   static std::unique_ptr<Process> Start(const std::vector<std::string>& arguments) {
     const std::string log = Path("program.log");
     std::filesystem::remove(log);
@@ -51,17 +51,20 @@ class ProgramsTest : public testing::Test {
     return Finish(Start(arguments).get());
   }
 
-  static Cluster* cluster_;
+  static Cluster* shared_cluster;
 };
 
-Cluster* ProgramsTest::cluster_ = nullptr;
+Cluster* ProgramsTest::shared_cluster = nullptr;
 
 constexpr char kCli[] = LANCET_BIN_DIR "/lancet";
 constexpr char kWorker[] = LANCET_BIN_DIR "/lancet-worker";
+constexpr char kPythonClient[] = LANCET_SOURCE_DIR "/examples/python/client.py";
+constexpr char kDemoModel[] = "--model_dir=" LANCET_DEMO_MODEL;
 
 TEST_F(ProgramsTest, CliWritesPreviewsAndResult) {
-  const Outcome outcome = RunProgram({kCli, "generate", "a cat", "--server", cluster_->address(), "--seed=7",
-                                      "--steps=10", "--size=64x64", "--previews=5", "--out", Path("cli")});
+  const Outcome outcome =
+      RunProgram({kCli, "generate", "a cat", "--server", shared_cluster->address(), "--seed=7", "--steps=10",
+                  "--size=64x64", "--previews=5", "--out", Path("cli")});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.log;
   EXPECT_THAT(outcome.log, HasSubstr("seed: 7\n"));
   EXPECT_THAT(outcome.log, EndsWith("result: " + Path("cli/result.png") + "\n"));
@@ -71,20 +74,20 @@ TEST_F(ProgramsTest, CliWritesPreviewsAndResult) {
 
 TEST_F(ProgramsTest, CliExitCodes) {
   EXPECT_EQ(RunProgram({kCli, "generate", "a cat", "--bogus"}).exit_code, 2);
-  EXPECT_EQ(RunProgram(
-                {kCli, "generate", "a cat", "--steps=0", "--server", cluster_->address(), "--out", Path("x")})
+  EXPECT_EQ(RunProgram({kCli, "generate", "a cat", "--steps=0", "--server", shared_cluster->address(),
+                        "--out", Path("x")})
                 .exit_code,
             2);
   EXPECT_EQ(RunProgram({kCli, "generate", "a cat", "--server=127.0.0.1:1", "--out", Path("x")}).exit_code, 3);
   EXPECT_EQ(RunProgram({kCli, "generate", "a cat", "--steps=10000", "--size=64x64", "--timeout=500ms",
-                        "--server", cluster_->address(), "--out", Path("x")})
+                        "--server", shared_cluster->address(), "--out", Path("x")})
                 .exit_code,
             4);
 }
 
 TEST_F(ProgramsTest, InterruptCancelsTheRequest) {
   const auto process = Start({kCli, "generate", "a cat", "--steps=10000", "--size=64x64", "--json",
-                              "--server", cluster_->address(), "--out", Path("x")});
+                              "--server", shared_cluster->address(), "--out", Path("x")});
   ASSERT_NE(process, nullptr);
   ASSERT_TRUE(AwaitCondition([&] { return process->Log().find("\"progress\"") != std::string::npos; },
                              kClusterDeadline));
@@ -93,23 +96,22 @@ TEST_F(ProgramsTest, InterruptCancelsTheRequest) {
   // The server forgets it: nothing stays active.
   EXPECT_TRUE(AwaitCondition(
       [&] {
-        const auto info = cluster_->client().GetModelInfo(kClusterDeadline);
+        const auto info = shared_cluster->client().GetModelInfo(kClusterDeadline);
         return info.ok() && info->groups.size() == 1 && info->groups[0].active_requests == 0;
       },
       kClusterDeadline));
 }
 
 TEST_F(ProgramsTest, CliInfo) {
-  const Outcome outcome = RunProgram({kCli, "info", "--server", cluster_->address()});
+  const Outcome outcome = RunProgram({kCli, "info", "--server", shared_cluster->address()});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.log, HasSubstr("group default: serving, 1 ranks"));
 }
 
 TEST_F(ProgramsTest, PythonExampleSavesAPicture) {
   // The distribution's own interpreter: the one that python3-grpcio is installed for.
-  const Outcome outcome =
-      RunProgram({"/usr/bin/python3", LANCET_SOURCE_DIR "/examples/python/client.py", "a cat", "--server",
-                  cluster_->address(), "--seed", "7", "--out", Path("python.png")});
+  const Outcome outcome = RunProgram({"/usr/bin/python3", kPythonClient, "a cat", "--server",
+                                      shared_cluster->address(), "--seed", "7", "--out", Path("python.png")});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.log;
   EXPECT_THAT(outcome.log, HasSubstr("started with seed 7"));
   EXPECT_TRUE(ReadPng(Path("python.png")).ok()) << outcome.log;
@@ -138,9 +140,8 @@ TEST_F(ProgramsTest, WorkerRejectsBadFlags) {
 TEST_F(ProgramsTest, WorkerOfAnotherModelIsRefusedForGood) {
   // The demo model's weights, on a server of nano.
   const Outcome outcome =
-      RunProgram({kWorker, "--model_dir=" LANCET_DEMO_MODEL, "--coordinator=" + cluster_->worker_address(),
-                  "--group=other", "--threads=1",
-                  "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json"});
+      RunProgram({kWorker, kDemoModel, "--coordinator=" + shared_cluster->worker_address(), "--group=other",
+                  "--threads=1", "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json"});
   EXPECT_EQ(outcome.exit_code, 1) << outcome.log;
   EXPECT_THAT(outcome.log, HasSubstr("fingerprint"));
 }

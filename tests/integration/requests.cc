@@ -14,24 +14,24 @@
 namespace lancet {
 
 void EventLog::OnQueued(const QueuedInfo& info) {
-  names.push_back("queued");
+  names.emplace_back("queued");
   queued.push_back(info);
 }
 
 void EventLog::OnStarted(const StartedInfo& info) {
-  names.push_back("started");
+  names.emplace_back("started");
   started.push_back(info);
 }
 
 void EventLog::OnProgress(const ProgressInfo& info) {
-  names.push_back("progress");
+  names.emplace_back("progress");
   progress.push_back(info);
   if (on_progress) on_progress(info);
 }
 
-void EventLog::OnPreview(PreviewInfo info) {
-  names.push_back("preview");
-  previews.push_back(std::move(info));
+void EventLog::OnPreview(const PreviewInfo& info) {
+  names.emplace_back("preview");
+  previews.push_back(info);
 }
 
 RunningRequest::RunningRequest(GenerationClient& client, GenerationRequest request) {

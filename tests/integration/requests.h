@@ -20,7 +20,7 @@ class EventLog final : public GenerationObserver {
   void OnQueued(const QueuedInfo& queued) override;
   void OnStarted(const StartedInfo& started) override;
   void OnProgress(const ProgressInfo& progress) override;
-  void OnPreview(PreviewInfo preview) override;
+  void OnPreview(const PreviewInfo& preview) override;
 
   std::vector<std::string> names;  // "queued", "started", "progress", "preview", in order
   std::vector<QueuedInfo> queued;

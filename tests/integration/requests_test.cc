@@ -25,32 +25,32 @@ class RequestsTest : public testing::Test {
     options.coordinator_flags.insert(options.coordinator_flags.end(), {"--max_active=2", "--max_queue=2"});
     auto cluster = Cluster::Start(std::move(options));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
-    cluster_ = cluster->release();
+    shared_cluster = cluster->release();
   }
   static void TearDownTestSuite() {
-    delete cluster_;
-    cluster_ = nullptr;
+    delete shared_cluster;
+    shared_cluster = nullptr;
   }
-  void SetUp() override { ASSERT_NE(cluster_, nullptr); }
+  void SetUp() override { ASSERT_NE(shared_cluster, nullptr); }
 
   static GenerationRequest Request(int steps, uint64_t seed = 42) {
     GenerationRequest request = MakeRequest("a cat", steps, seed);
     request.size = {64, 64};
     return request;
   }
-  static GenerationClient& client() { return cluster_->client(); }
+  static GenerationClient& client() { return shared_cluster->client(); }
 
   // The server is as it was: a small request is served.
   static void ExpectServes() {
     EventLog events;
     const auto result = client().Generate(Request(2), &events, nullptr);
-    EXPECT_TRUE(result.ok()) << result.status() << cluster_->Logs();
+    EXPECT_TRUE(result.ok()) << result.status() << shared_cluster->Logs();
   }
 
-  static Cluster* cluster_;
+  static Cluster* shared_cluster;
 };
 
-Cluster* RequestsTest::cluster_ = nullptr;
+Cluster* RequestsTest::shared_cluster = nullptr;
 
 TEST_F(RequestsTest, EventsComeInOrder) {
   GenerationRequest request = Request(6);
@@ -89,8 +89,8 @@ TEST_F(RequestsTest, TwoClientsAdvanceInTurn) {
   RunningRequest one(client(), Request(kEndlessSteps));
   RunningRequest two(client(), Request(kEndlessSteps, 43));
   // Neither waits for the other to end, which neither does.
-  EXPECT_TRUE(one.AwaitSteps(5)) << cluster_->Logs();
-  EXPECT_TRUE(two.AwaitSteps(5)) << cluster_->Logs();
+  EXPECT_TRUE(one.AwaitSteps(5)) << shared_cluster->Logs();
+  EXPECT_TRUE(two.AwaitSteps(5)) << shared_cluster->Logs();
   EXPECT_FALSE(one.Ended());
 }
 
@@ -115,7 +115,7 @@ TEST_F(RequestsTest, CancelMakesRoomForWhoWaits) {
   const auto cancelled = two.Result();
   EXPECT_EQ(cancelled.status().code(), absl::StatusCode::kCancelled) << cancelled.status();
   const auto result = third.Result();
-  EXPECT_TRUE(result.ok()) << result.status() << cluster_->Logs();
+  EXPECT_TRUE(result.ok()) << result.status() << shared_cluster->Logs();
   EXPECT_FALSE(one.Ended());
 }
 
