@@ -59,6 +59,7 @@ Cluster* ProgramsTest::shared_cluster = nullptr;
 constexpr char kCli[] = LANCET_BIN_DIR "/lancet";
 constexpr char kWorker[] = LANCET_BIN_DIR "/lancet-worker";
 constexpr char kPythonClient[] = LANCET_SOURCE_DIR "/examples/python/client.py";
+constexpr char kNanoCard[] = "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json";
 constexpr char kDemoModel[] = "--model_dir=" LANCET_DEMO_MODEL;
 
 TEST_F(ProgramsTest, CliWritesPreviewsAndResult) {
@@ -141,7 +142,7 @@ TEST_F(ProgramsTest, WorkerOfAnotherModelIsRefusedForGood) {
   // The demo model's weights, on a server of nano.
   const Outcome outcome =
       RunProgram({kWorker, kDemoModel, "--coordinator=" + shared_cluster->worker_address(), "--group=other",
-                  "--threads=1", "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json"});
+                  "--threads=1", kNanoCard});
   EXPECT_EQ(outcome.exit_code, 1) << outcome.log;
   EXPECT_THAT(outcome.log, HasSubstr("fingerprint"));
 }
