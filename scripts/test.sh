@@ -75,7 +75,7 @@ if [[ $quick == false ]]; then
     stage "tsan tests" run_tests tsan --label-regex '^nogrpc$' || true
   fi
   if stage "tsan smoke build" configure_and_build tsan lancet_grpc_tests; then
-    TSAN_OPTIONS="suppressions=$PWD/tests/tsan_grpc.supp" \
+    LANCET_TSAN_OPTIONS="suppressions=$PWD/tests/tsan_grpc.supp" \
       stage "tsan smoke tests" run_tests tsan --label-exclude '^(nogrpc|e2e|golden)$' || true
   fi
 fi
