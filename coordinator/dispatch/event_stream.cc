@@ -8,9 +8,7 @@ namespace {
 // Moves a slot's event out.
 template <typename Event>
 std::variant<ImageEvent, CallStatus> Drain(std::optional<Event>& slot) {
-  ImageEvent event(*std::move(slot));
-  slot.reset();
-  return event;
+  return ImageEvent(*std::exchange(slot, std::nullopt));
 }
 
 }  // namespace
@@ -26,14 +24,14 @@ void EventStream::Push(ImageEvent event) {
     if (ended_ || has_result_) return;
     if (auto* queued = std::get_if<QueuedEvent>(&event)) {
       if (has_started_) return;
-      queued_ = std::move(*queued);
+      queued_ = *queued;
     } else if (auto* started = std::get_if<StartedEvent>(&event)) {
       if (has_started_) return;
       has_started_ = true;
       queued_.reset();
       started_ = std::move(*started);
     } else if (auto* progress = std::get_if<ProgressEvent>(&event)) {
-      progress_ = std::move(*progress);
+      progress_ = *progress;
     } else if (auto* preview = std::get_if<PreviewEvent>(&event)) {
       preview_ = std::move(*preview);
     } else {

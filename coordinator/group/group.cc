@@ -48,7 +48,7 @@ void Group::Form(absl::Time now) {
   std::vector<RankLink*> links;
   for (const auto& [rank, member] : members_) links.push_back(member.link.get());
   LogInfo("group forms", {{"group", name_}, {"epoch", options.epoch}, {"world_size", world_size_}});
-  session_ = std::make_unique<GroupSession>(std::move(options), std::move(links));
+  session_ = std::make_unique<GroupSession>(std::move(options), links);
   session_->Start(now);
 }
 

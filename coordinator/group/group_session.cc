@@ -8,7 +8,8 @@
 
 namespace lancet {
 
-GroupSession::GroupSession(Options options, std::vector<RankLink*> links) : options_(std::move(options)) {
+GroupSession::GroupSession(Options options, const std::vector<RankLink*>& links)
+    : options_(std::move(options)) {
   for (RankLink* link : links) ranks_.push_back(Rank{.link = link});
 }
 

@@ -38,7 +38,7 @@ class GroupSession {
   };
 
   // `links` by rank; they outlive the session.
-  GroupSession(Options options, std::vector<RankLink*> links);
+  GroupSession(Options options, const std::vector<RankLink*>& links);
 
   // Sends Form.
   void Start(absl::Time now);
