@@ -5,9 +5,11 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: scripts/test.sh [--quick] [--help]
+usage: scripts/test.sh [--quick | --full] [--help]
 
   --quick   the release build and its tests only; without the sanitizers
+  --full    also the tests that link gRPC under the thread sanitizer, where they are a smoke test
+            (tests/tsan_grpc.supp says why)
 
 Installs missing packages first (scripts/setup.sh). Build trees lie in build/{release,asan,tsan}, what each stage
 printed in build/logs.
@@ -15,9 +17,11 @@ END
 }
 
 quick=false
+full=false
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --quick) quick=true ;;
+    --full) full=true ;;
     -h | --help) usage; exit 0 ;;
     *) echo "test.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac
@@ -51,11 +55,10 @@ stage() {
 configure_and_build() {
   local preset=$1
   shift
-  # Only the first lines of a compiler's complaint matter, so Ninja stops at the first failure.
   cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "$jobs" --target "$@"
 }
 
-# run_tests PRESET OPTIONS...: end-to-end tests start several processes and watch the clock, so they run alone.
+# run_tests PRESET OPTIONS...
 run_tests() {
   local preset=$1
   shift
@@ -74,7 +77,7 @@ if [[ $quick == false ]]; then
   if stage "tsan build" configure_and_build tsan lancet_nogrpc_tests; then
     stage "tsan tests" run_tests tsan --label-regex '^nogrpc$' || true
   fi
-  if stage "tsan smoke build" configure_and_build tsan lancet_grpc_tests; then
+  if [[ $full == true ]] && stage "tsan smoke build" configure_and_build tsan lancet_grpc_tests; then
     LANCET_TSAN_OPTIONS="suppressions=$PWD/tests/tsan_grpc.supp" \
       stage "tsan smoke tests" run_tests tsan --label-exclude '^(nogrpc|e2e|golden)$' || true
   fi
