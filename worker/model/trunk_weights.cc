@@ -71,7 +71,8 @@ absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDi
   LANCET_ASSIGN_OR_RETURN(w.down, Nvfp4Weights::Pack(ctx, {down}));
 
   // Everything is repacked: the pages that were read need not stay.
-  for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"}) ReleaseLinear(dict, names.Attention(linear));
+  for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"})
+    ReleaseLinear(dict, names.Attention(linear));
   for (const char* linear : {"gate_proj", "up_proj", "down_proj"}) ReleaseLinear(dict, names.Mlp(linear));
   return w;
 }
