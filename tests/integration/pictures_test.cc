@@ -56,7 +56,9 @@ class PicturesTest : public testing::Test {
     EXPECT_EQ(result->seed, kSeed);
     // A client that is late gets the newest progress only; the last step is always told.
     EXPECT_FALSE(events.progress.empty());
-    if (!events.progress.empty()) EXPECT_EQ(events.progress.back().step, kSteps);
+    if (!events.progress.empty()) {
+      EXPECT_EQ(events.progress.back().step, kSteps);
+    }
     auto image = Decode(result->image);
     EXPECT_TRUE(image.ok()) << image.status();
     if (data != nullptr) *data = result->image.data;
