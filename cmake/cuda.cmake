@@ -4,11 +4,17 @@ set(LANCET_CUDA_ARCHITECTURES "80;90a;100f;120f" CACHE STRING
   "GPU targets of own kernels. Family targets (100f, 120f) hold the FP4 conversion that plain ones lack; name one target \
 for a quick development build")
 
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 # Targets are given as -gencode below: CMake 3.25 does not know family targets.
 set(CMAKE_CUDA_ARCHITECTURES OFF)
 enable_language(CUDA)
+# CMake 3.25 does not know that nvcc has C++20.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
 find_package(CUDAToolkit 12.9 REQUIRED)  # the first with family targets
 find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
 find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
@@ -40,7 +46,7 @@ function(lancet_cuda_library name)
     "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor>"
     "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcompiler=-Wall,-Wextra,-Wshadow>"
     "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcudafe --display_error_number>"
-    "$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>")
+    "$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;--expt-relaxed-constexpr>")
   foreach(flag ${LANCET_GENCODE})
     target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${flag}>")
   endforeach()
