@@ -194,6 +194,10 @@ absl::StatusOr<WorkResult> EngineImpl::Execute(const Work& work) {
     case WorkKind::kDecode:
       LANCET_RETURN_IF_ERROR(Decode(run, result));
       break;
+    case WorkKind::kEncodeVision:
+    case WorkKind::kEncodeLatents:
+    case WorkKind::kAnswer:
+      return absl::UnimplementedError("this engine draws from text only");
   }
   result.seconds = absl::ToDoubleSeconds(absl::Now() - start);
   return result;
