@@ -223,8 +223,8 @@ absl::Status BenchLayer() {
     std::vector<int32_t> ids(latents + 2);
     for (size_t i = 0; i < ids.size(); ++i) ids[i] = 64 + static_cast<int32_t>(i % 64);
     Pass pass;
-    pass.AddTarget(&cache, {ids, ids, ids});
-    pass.AddTarget(&cache, {ids, ids, ids});
+    pass.AddLatents(&cache, {ids, ids, ids}, /*append=*/false);
+    pass.AddLatents(&cache, {ids, ids, ids}, /*append=*/false);
     pass.Finish();
     std::mt19937 random(2);
     std::normal_distribution<float> normal;

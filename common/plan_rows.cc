@@ -12,7 +12,7 @@ CacheLayout MakeCacheLayout(const RequestPlan& plan) {
   layout.fork_block = static_cast<int32_t>(plan.prefix.size());
   for (int32_t i = 0; i < static_cast<int32_t>(plan.prefix.size()); ++i) {
     const PrefixBlock& block = plan.prefix[i];
-    const bool own = layout.guided && !(block.conditional && block.unconditional);
+    const bool own = !block.conditional || (layout.guided && !block.unconditional);
     if (own && i < layout.fork_block) layout.fork_block = i;
     if (i < layout.fork_block) {
       layout.shared += block.rows();
