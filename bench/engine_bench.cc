@@ -214,7 +214,7 @@ absl::Status BenchLayer() {
     }
     const int64_t latents = int64_t{side / kPixelsPerLatent} * (side / kPixelsPerLatent);
     const RandomStateDict dict = MakeRelease(config);
-    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights, TrunkWeights::Load(*ctx, dict, config, plan));
+    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights, TrunkWeights::Load(*ctx, dict, config, plan, /*with_head=*/false));
     Transformer transformer(*ctx, config, plan, std::move(weights), 2 * (latents + 2));
     LANCET_ASSIGN_OR_RETURN(const auto collective,
                             SingleRankCollective::Create(transformer.reduce_capacity()));

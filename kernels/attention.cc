@@ -42,10 +42,8 @@ absl::Status Check(const AttentionArgs& args, const MatrixView<bf16>& out) {
   LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "k", args.k, pass_rows, kv_heads * args.head_dim));
   LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "v", args.v, pass_rows, kv_heads * args.head_dim));
   for (const PastTokens& past : args.past) {
-    LANCET_RETURN_IF_ERROR(
-        CheckMatrix("Attention", "past k", past.k, past.k.rows, kv_heads * args.head_dim));
-    LANCET_RETURN_IF_ERROR(
-        CheckMatrix("Attention", "past v", past.v, past.k.rows, kv_heads * args.head_dim));
+    LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "past k", past.k, past.k.rows, kv_heads * args.head_dim));
+    LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "past v", past.v, past.k.rows, kv_heads * args.head_dim));
   }
   for (size_t i = 0; i < args.kv_head_of.size(); ++i) {
     if (args.kv_head_of[i] < 0 || args.kv_head_of[i] >= kv_heads) {

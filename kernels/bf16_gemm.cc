@@ -45,7 +45,8 @@ absl::StatusOr<Bf16Weights> Bf16Weights::Pack(const KernelContext& ctx, ConstMat
     for (int64_t r = begin * kPanelRows; r < std::min(end * kPanelRows, w.rows_); ++r) {
       const bf16* from = weight.row(r);
       uint32_t* to = w.pairs_.data() + r / kPanelRows * panel_pairs + r % kPanelRows;
-      for (int64_t c = 0; c < w.cols_; c += 2, to += kPanelRows) *to = Bits(from[c]) | Bits(from[c + 1]) << 16;
+      for (int64_t c = 0; c < w.cols_; c += 2, to += kPanelRows)
+        *to = Bits(from[c]) | Bits(from[c + 1]) << 16;
     }
   });
   return w;

@@ -24,8 +24,9 @@ class Bf16Weights {
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
 
-  // Layout, read by the kernels in kernels/cpu/: rows are grouped in panels of kPanelRows, the last one padded
-  // with zeros: [panel][cols / 2][kPanelRows] pairs of consecutive columns, the even one in the low half.
+  // Layout, read by the kernels in kernels/cpu/: rows are grouped in panels of kPanelRows, the last one
+  // padded with zeros: [panel][cols / 2][kPanelRows] pairs of consecutive columns, the even one in the low
+  // half.
   static constexpr int64_t kPanelRows = 16;
   const std::vector<uint32_t>& pairs() const { return pairs_; }
 

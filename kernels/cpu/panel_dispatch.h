@@ -39,13 +39,14 @@ absl::Status RunPanels(const KernelContext& ctx, const Kernel& kernel, ConstMatr
   args.tokens = x.rows;
   args.cols = x.cols;
   args.rows = rows;
-  ctx.pool().ParallelFor((rows + kPanelRows - 1) / kPanelRows, 1, [&](int64_t begin, int64_t end, int thread) {
-    Args mine = args;
-    mine.panel_begin = begin;
-    mine.panel_end = end;
-    mine.scratch = ctx.scratch(thread).data();
-    kernel.run(mine);
-  });
+  ctx.pool().ParallelFor((rows + kPanelRows - 1) / kPanelRows, 1,
+                         [&](int64_t begin, int64_t end, int thread) {
+                           Args mine = args;
+                           mine.panel_begin = begin;
+                           mine.panel_end = end;
+                           mine.scratch = ctx.scratch(thread).data();
+                           kernel.run(mine);
+                         });
   return absl::OkStatus();
 }
 

@@ -36,7 +36,8 @@ struct Case {
     // In two parts, as after a fork; the first may be empty.
     const int64_t split = past_k.rows / 3;
     past[0] = {past_k.view().Rows(0, split), past_v.view().Rows(0, split)};
-    past[1] = {past_k.view().Rows(split, past_k.rows - split), past_v.view().Rows(split, past_k.rows - split)};
+    past[1] = {past_k.view().Rows(split, past_k.rows - split),
+               past_v.view().Rows(split, past_k.rows - split)};
     args.past = past;
     args.causal = causal;
     return args;
@@ -45,7 +46,7 @@ struct Case {
   int64_t head_dim;
   std::vector<int32_t> kv_head_of;
   TestMatrix<bf16> q, k, v, past_k, past_v, out;
-  PastTokens past[2];
+  mutable PastTokens past[2];
   bool causal;
   std::vector<int32_t> rows;
 };

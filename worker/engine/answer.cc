@@ -6,7 +6,8 @@
 namespace lancet {
 namespace {
 
-// A bijection of 64-bit integers whose output bits all depend on all input bits (the finaliser of SplitMix64).
+// A bijection of 64-bit integers whose output bits all depend on all input bits (the finaliser of
+// SplitMix64).
 uint64_t Mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;

@@ -23,8 +23,8 @@ struct TokenChoice {
 
 // The best of the ids [first_id, first_id + logits.size()) for token `index` of an answer. Temperature 0: the
 // largest logit. Else a draw from softmax(logits / temperature): the largest of logit / temperature + g(id),
-// where g is Gumbel noise that depends on (seed, index, id) alone. So a draw needs no sum over the vocabulary,
-// and is the same however the vocabulary is split. NaN never wins.
+// where g is Gumbel noise that depends on (seed, index, id) alone. So a draw needs no sum over the
+// vocabulary, and is the same however the vocabulary is split. NaN never wins.
 TokenChoice ChooseToken(const AnswerParams& answer, uint64_t seed, int32_t index, int64_t first_id,
                         absl::Span<const bf16> logits);
 

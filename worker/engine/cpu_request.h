@@ -29,12 +29,12 @@ struct CpuRequest final : ModelRequest {
   const CacheLayout layout;
   KvCache shared;
   KvCache conditional;
-  KvCache unconditional;         // used if layout.guided
-  std::vector<float> times;      // TimestepSchedule
-  std::vector<bf16> latents;     // [num_latents, 48], the sampler's state
-  std::vector<bf16> features;    // [tokens, hidden]: of plan.vision_image
-  std::vector<bf16> condition;   // [h * w, 48]: of plan.condition_image
-  int32_t last_token = 0;        // of the answer, or of its prompt
+  KvCache unconditional;        // used if layout.guided
+  std::vector<float> times;     // TimestepSchedule
+  std::vector<bf16> latents;    // [num_latents, 48], the sampler's state
+  std::vector<bf16> features;   // [tokens, hidden]: of plan.vision_image
+  std::vector<bf16> condition;  // [h * w, 48]: of plan.condition_image
+  int32_t last_token = 0;       // of the answer, or of its prompt
 };
 
 }  // namespace lancet

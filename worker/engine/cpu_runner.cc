@@ -68,12 +68,15 @@ absl::StatusOr<std::unique_ptr<CpuRunner>> CpuRunner::Load(const Checkpoint& che
   const int64_t token_bytes = config.num_layers * 2 * plan.kv_cols() * static_cast<int64_t>(sizeof(bf16));
   limits.cache_tokens = token_bytes > 0 ? options.cache_bytes / token_bytes : INT64_MAX;
   if (can_answer) {
+    const VisionConfig& vision_config = *checkpoint.vision_config();
     limits.max_patches = options.max_patches;
+    limits.patch_px = vision_config.patch_size;
+    limits.cell_px = vision_config.patch_size * vision_config.merge_size;
     VisionEncoderOptions vision_options;
     vision_options.max_patches = options.max_patches;
-    LANCET_ASSIGN_OR_RETURN(
-        runner->vision_, VisionEncoder::Load(ctx, *checkpoint.vision(), *checkpoint.vision_config(),
-                                             options.rank, options.world_size, vision_options));
+    LANCET_ASSIGN_OR_RETURN(runner->vision_,
+                            VisionEncoder::Load(ctx, *checkpoint.vision(), vision_config, options.rank,
+                                                options.world_size, vision_options));
   }
   runner->transformer_ =
       std::make_unique<Transformer>(ctx, config, plan, std::move(weights), limits.max_rows);
@@ -135,8 +138,7 @@ absl::Status CpuRunner::EncodeVision(ModelRequest& request) {
   const int64_t tokens = vision_->TokensOf(image);
   mine.features.resize(tokens * config_.hidden_size);
   const MatrixView<bf16> features(mine.features.data(), tokens, config_.hidden_size);
-  LANCET_RETURN_IF_ERROR(
-      vision_->EncodePicture(image, *collective_, options_.collective_timeout, features));
+  LANCET_RETURN_IF_ERROR(vision_->EncodePicture(image, *collective_, options_.collective_timeout, features));
   if (trace_ != nullptr) trace_->OnFeatures(mine.plan.request_id, features);
   return absl::OkStatus();
 }
@@ -313,7 +315,8 @@ void CpuRunner::TraceCaches(const CpuRequest& request) {
     }
     const int64_t cols = transformer_->plan().kv_cols();
     const int64_t rows = cols > 0 ? static_cast<int64_t>(keys.size()) / cols : 0;
-    trace_->OnCache(request.plan.request_id, conditional, {keys.data(), rows, cols}, {values.data(), rows, cols});
+    trace_->OnCache(request.plan.request_id, conditional, {keys.data(), rows, cols},
+                    {values.data(), rows, cols});
   }
 }
 
@@ -344,9 +347,9 @@ absl::Status CpuRunner::Step(const Placed& placed, int64_t first_gen, WorkResult
   EulerStep(velocity, t - next, request.latents_view());
   if (trace_ != nullptr) trace_->OnLatents(plan.request_id, step + 1, request.latents_view());
   if (placed.work.preview != PreviewMethod::kNone && options_.rank == 0) {
-    LANCET_ASSIGN_OR_RETURN(result.preview,
-                            MakePreview(request, placed.work.preview,
-                                        EstimateClean(request.latents_view(), velocity, next)));
+    LANCET_ASSIGN_OR_RETURN(
+        result.preview,
+        MakePreview(request, placed.work.preview, EstimateClean(request.latents_view(), velocity, next)));
   }
   return absl::OkStatus();
 }
@@ -395,9 +398,9 @@ absl::Status CpuRunner::PickTokens(absl::Span<const Placed> placed, absl::Span<W
     CpuRequest& request = *placed[answers[k]].request;
     const AnswerParams& answer = *request.plan.answer;
     request.last_token = best.id;
-    const bool last =
+    const bool ends =
         best.id == answer.stop_token_id || placed[answers[k]].work.index + 1 == answer.max_new_tokens;
-    results[answers[k]].token = AnswerToken{best.id, last};
+    results[answers[k]].token = AnswerToken{best.id, ends};
   }
   return absl::OkStatus();
 }

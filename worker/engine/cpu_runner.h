@@ -44,8 +44,8 @@ class CpuRunner final : public ModelRunner {
   void set_trace(EngineTrace* trace) override { trace_ = trace; }
 
  private:
-  // Where an item's rows lie in the stream: und rows from `und` on, gen rows from `gen` on, for one cache after
-  // the other.
+  // Where an item's rows lie in the stream: und rows from `und` on, gen rows from `gen` on, for one cache
+  // after the other.
   struct Placed {
     CpuRequest* request = nullptr;
     Work work;
@@ -79,10 +79,10 @@ class CpuRunner final : public ModelRunner {
   ModelLimits limits_;
   std::unique_ptr<KernelContext> ctx_;
   std::unique_ptr<Transformer> transformer_;
-  std::unique_ptr<VisionEncoder> vision_;     // null without a tower
-  std::unique_ptr<VaeDecoder> vae_;           // rank 0 only
-  std::unique_ptr<VaeEncoder> vae_encoder_;   // rank 0 only
-  std::optional<LatentRgb> latent_rgb_;       // rank 0 only
+  std::unique_ptr<VisionEncoder> vision_;    // null without a tower
+  std::unique_ptr<VaeDecoder> vae_;          // rank 0 only
+  std::unique_ptr<VaeEncoder> vae_encoder_;  // rank 0 only
+  std::optional<LatentRgb> latent_rgb_;      // rank 0 only
   std::optional<LatentPositionTable> positions_;
 
   Collective* collective_ = nullptr;

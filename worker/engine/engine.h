@@ -25,7 +25,7 @@ struct EngineOptions {
   int world_size = 1;
   int threads = 1;  // compute threads of this rank
   int64_t max_latents =
-      4096;              // largest picture, in latents (pixels / 256): scratch for it is allocated at load
+      4096;               // largest picture, in latents (pixels / 256): scratch for it is allocated at load
   int max_requests = 16;  // requests admitted at the same time
   int64_t max_patches = 2304;  // largest picture for the vision tower, in patches
   // Memory for keys and values of all requests, at most; taken as requests need it.
@@ -61,9 +61,9 @@ class Engine {
   // trace.
   virtual absl::Status Admit(const RequestPlan& plan) = 0;
   // Executes the work, that of one request in the given order; work of several requests shares passes of the
-  // trunk, and none changes another's bytes. One result per work. InvalidArgument for unknown requests or work
-  // out of order. A failed collective breaks the epoch: Attach again. Pictures are in the results of rank 0
-  // only.
+  // trunk, and none changes another's bytes. One result per work. InvalidArgument for unknown requests or
+  // work out of order. A failed collective breaks the epoch: Attach again. Pictures are in the results of
+  // rank 0 only.
   virtual absl::StatusOr<std::vector<WorkResult>> Iterate(const std::vector<Work>& work) = 0;
   // Frees the request; NotFound if there is none.
   virtual absl::Status Release(uint64_t request_id) = 0;

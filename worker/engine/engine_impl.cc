@@ -6,12 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
+#include "worker/engine/warm_up.h"
 
 namespace lancet {
 
-EngineImpl::EngineImpl(EngineOptions options, ModelConfig config, int64_t cell_px,
-                       std::unique_ptr<ModelRunner> runner)
-    : options_(options), config_(config), cell_px_(cell_px), runner_(std::move(runner)) {}
+EngineImpl::EngineImpl(EngineOptions options, ModelConfig config, std::unique_ptr<ModelRunner> runner)
+    : options_(options), config_(config), runner_(std::move(runner)) {}
 
 absl::Status EngineImpl::Attach(Collective* collective) {
   if (collective->rank() != options_.rank || collective->world_size() != options_.world_size) {
@@ -26,6 +26,15 @@ absl::Status EngineImpl::Attach(Collective* collective) {
   return absl::OkStatus();
 }
 
+absl::Status EngineImpl::WarmUp() {
+  for (const WarmUpRequest& request : WarmUpRequests(config_, runner_->limits())) {
+    LANCET_RETURN_IF_ERROR(Admit(request.plan));
+    LANCET_RETURN_IF_ERROR(Iterate(request.work).status());
+    LANCET_RETURN_IF_ERROR(Release(request.plan.request_id));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status EngineImpl::Admit(const RequestPlan& plan) {
   if (!attached_) return absl::FailedPreconditionError("Admit before Attach");
   if (requests_.contains(plan.request_id)) {
@@ -35,13 +44,13 @@ absl::Status EngineImpl::Admit(const RequestPlan& plan) {
     return absl::ResourceExhaustedError(
         absl::StrCat("this rank holds ", requests_.size(), " requests, its limit"));
   }
-  LANCET_RETURN_IF_ERROR(CheckPlan(plan, config_, runner_->limits(), cell_px_));
+  LANCET_RETURN_IF_ERROR(CheckPlan(plan, config_, runner_->limits()));
   auto run = std::make_unique<RequestRun>(plan);
   const int64_t tokens = run->layout().tokens();
   if (cache_tokens_ + tokens > runner_->limits().cache_tokens) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the request needs a cache of ", tokens, " tokens; ", cache_tokens_, " of ",
-                     runner_->limits().cache_tokens, " are taken"));
+    return absl::ResourceExhaustedError(absl::StrCat("the request needs a cache of ", tokens, " tokens; ",
+                                                     cache_tokens_, " of ", runner_->limits().cache_tokens,
+                                                     " are taken"));
   }
   LANCET_ASSIGN_OR_RETURN(run->memory, runner_->Admit(run->plan()));
   cache_tokens_ += tokens;
@@ -62,7 +71,8 @@ absl::Status EngineImpl::Release(uint64_t request_id) {
 absl::StatusOr<RequestRun*> EngineImpl::Find(uint64_t request_id) {
   const auto found = requests_.find(request_id);
   if (found == requests_.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("work for request ", request_id, ", which is not admitted"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("work for request ", request_id, ", which is not admitted"));
   }
   return found->second.get();
 }

@@ -19,8 +19,7 @@ namespace lancet {
 
 class EngineImpl final : public Engine {
  public:
-  // `cell_px`: see CheckPlan.
-  EngineImpl(EngineOptions options, ModelConfig config, int64_t cell_px, std::unique_ptr<ModelRunner> runner);
+  EngineImpl(EngineOptions options, ModelConfig config, std::unique_ptr<ModelRunner> runner);
 
   size_t collective_capacity() const override { return runner_->collective_capacity(); }
   std::string device() const override { return runner_->device(); }
@@ -48,7 +47,6 @@ class EngineImpl final : public Engine {
 
   const EngineOptions options_;
   const ModelConfig config_;
-  const int64_t cell_px_;
   const std::unique_ptr<ModelRunner> runner_;
 
   bool attached_ = false;

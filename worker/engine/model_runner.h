@@ -32,6 +32,8 @@ class ModelRequest {
 struct ModelLimits {
   int64_t max_latents = 0;   // of one target or condition
   int64_t max_patches = 0;   // of one vision_image; 0 without a vision tower
+  int64_t patch_px = 0;      // side of a patch of the tower, in pixels
+  int64_t cell_px = 0;       // side of the square that becomes one of its tokens
   int64_t max_rows = 0;      // of one pass
   int64_t cache_tokens = 0;  // over all requests
 };

@@ -38,7 +38,8 @@ absl::Status CheckToken(absl::string_view field, int32_t id, const ModelConfig& 
 
 absl::Status CheckImage(absl::string_view field, const RgbImage& image, int64_t multiple, int64_t limit) {
   if (image.width < 1 || image.height < 1 || image.width % multiple != 0 || image.height % multiple != 0) {
-    return Bad(field, absl::StrCat(image.width, " x ", image.height, " pixels; expected multiples of ", multiple));
+    return Bad(field,
+               absl::StrCat(image.width, " x ", image.height, " pixels; expected multiples of ", multiple));
   }
   const int64_t pixels = int64_t{image.width} * image.height;
   if (static_cast<int64_t>(image.pixels.size()) != 3 * pixels) {
@@ -109,8 +110,7 @@ absl::Status CheckAnswer(const AnswerParams& answer, const ModelConfig& config) 
   return CheckToken("answer.stop_token_id", answer.stop_token_id, config);
 }
 
-absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits,
-                         int64_t cell_px) {
+absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits) {
   int64_t tokens = 0;
   for (size_t i = 0; i < plan.prefix.size(); ++i) {
     const PrefixBlock& block = plan.prefix[i];
@@ -125,7 +125,7 @@ absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, con
     int64_t rows = static_cast<int64_t>(block.token_ids.size());
     if (block.kind != PrefixKind::kText) {
       const bool vision = block.kind == PrefixKind::kVision;
-      LANCET_RETURN_IF_ERROR(vision ? CheckVisualBlock(field, block, plan.vision_image, cell_px)
+      LANCET_RETURN_IF_ERROR(vision ? CheckVisualBlock(field, block, plan.vision_image, limits.cell_px)
                                     : CheckVisualBlock(field, block, plan.condition_image, kPixelsPerLatent));
       rows = block.rows();
       // Its rows see each other, so it goes through the trunk as a whole, at most once for either cache.
@@ -140,10 +140,10 @@ absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, con
 
 }  // namespace
 
-absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits,
-                       int64_t cell_px) {
+absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits) {
   if (plan.draws() == plan.answer.has_value()) {
-    return Bad("target", plan.draws() ? "given together with an answer" : "has no latents, and there is no answer");
+    return Bad("target",
+               plan.draws() ? "given together with an answer" : "has no latents, and there is no answer");
   }
   if (plan.draws()) {
     LANCET_RETURN_IF_ERROR(CheckTarget(plan.target, config, limits.max_latents));
@@ -154,14 +154,14 @@ absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const
   }
   if (plan.vision_image.has_value()) {
     if (limits.max_patches == 0) return Bad("vision_image", "this checkpoint has no vision tower");
-    LANCET_RETURN_IF_ERROR(
-        CheckImage("vision_image", *plan.vision_image, cell_px, limits.max_patches / 4 * cell_px * cell_px));
+    LANCET_RETURN_IF_ERROR(CheckImage("vision_image", *plan.vision_image, limits.cell_px,
+                                      limits.max_patches * limits.patch_px * limits.patch_px));
   }
   if (plan.condition_image.has_value()) {
     LANCET_RETURN_IF_ERROR(CheckImage("condition_image", *plan.condition_image, kPixelsPerLatent,
                                       limits.max_latents * kPixelsPerLatent * kPixelsPerLatent));
   }
-  return CheckPrefix(plan, config, limits, cell_px);
+  return CheckPrefix(plan, config, limits);
 }
 
 absl::Status RequestRun::CheckPrefill(const Work& work) const {
@@ -204,10 +204,11 @@ absl::Status RequestRun::CheckNext(const Work& work) const {
                  : refused("step");
     case WorkKind::kDecode:
       return plan_.draws() && steps_ == plan_.sampler.num_steps && !decoded_ ? absl::OkStatus()
-                                                                            : refused("decode");
+                                                                             : refused("decode");
     case WorkKind::kAnswer:
       // Beyond the last token there is nothing to do, and nothing wrong with being told so.
-      return plan_.answer.has_value() && prefilled() && (work.index == tokens_ || (answered_ && work.index > 0))
+      return plan_.answer.has_value() && prefilled() &&
+                     (work.index == tokens_ || (answered_ && work.index > 0))
                  ? absl::OkStatus()
                  : refused("token");
   }

@@ -14,10 +14,8 @@
 
 namespace lancet {
 
-// InvalidArgument naming field, value and limit. `cell_px`: side of the squares of pixels that become one token
-// of the vision tower.
-absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits,
-                       int64_t cell_px);
+// InvalidArgument naming field, value and limit.
+absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits);
 
 // How far a request is.
 class RequestRun {

@@ -13,8 +13,8 @@
 namespace lancet {
 
 // Layout: per layer, [capacity, kv heads * head_dim] bf16 for keys (after norm and rotation) and the same for
-// values. Memory is taken once, at construction. A cache may go on from another one, its `parent`, whose tokens
-// come first: so two sequences that begin alike store their beginning once.
+// values. Memory is taken once, at construction. A cache may go on from another one, its `parent`, whose
+// tokens come first: so two sequences that begin alike store their beginning once.
 class KvCache {
  public:
   // `parent` has the same layers and kv_cols, outlives this one, and no longer grows once this one holds

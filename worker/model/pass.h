@@ -26,8 +26,8 @@ class Pass {
   void AddText(KvCache* cache, const Positions& positions, int64_t begin, int64_t count);
   // A start marker, features of a picture and an end marker: all und, all see each other, cached.
   void AddVision(KvCache* cache, const Positions& positions);
-  // A start marker (und), latents (gen) and an end marker (und), which all see each other. Cached if they are a
-  // condition, not if they are the target.
+  // A start marker (und), latents (gen) and an end marker (und), which all see each other. Cached if they are
+  // a condition, not if they are the target.
   void AddLatents(KvCache* cache, const Positions& positions, bool append);
   // A row of either kind, for tests that take a block apart: appended to the last block.
   PassBlock& AddBlock(KvCache* cache, bool append, bool causal);

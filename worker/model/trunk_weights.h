@@ -43,11 +43,12 @@ struct LayerWeights {
 struct TrunkWeights {
   std::vector<bf16> embed_tokens;  // [vocab, H]
   std::vector<LayerWeights> layers;
-  std::vector<bf16> gen_norm;         // [H]: the final norm of latents
-  std::vector<bf16> und_norm;         // [H]: the final norm of text
-  // The output head's rows of this rank, [head_rows.size(), H]; without rows unless the checkpoint can answer.
+  std::vector<bf16> gen_norm;  // [H]: the final norm of latents
+  std::vector<bf16> und_norm;  // [H]: the final norm of text
+  // The output head's rows of this rank, [head_rows.size(), H]; without rows unless the checkpoint can
+  // answer.
   Bf16Weights head;
-  Range head_rows;  // token ids
+  Range head_rows;                    // token ids
   std::vector<DenseLinear> time_mlp;  // two: [H, F] and [H, H]
   std::vector<DenseLinear> vae2llm;   // one: [H, 48]
   std::vector<DenseLinear> llm2vae;   // one: [48, H]
