@@ -47,7 +47,9 @@ struct SolverWeights {
 //   previous_t: where the step before started, > t; nullopt for the first
 SolverWeights MultistepWeights(std::optional<float> previous_t, float t, float next_t);
 
-// The second-order multistep solver of one request.
+// The second-order multistep solver of one request. The first-order step to 0 limits it when that step is
+// long compared with the data's deviation: under shift 3.5, twelve steps (the last from t = .24) end closer
+// than thirty Euler steps for normal data of deviation .8 or more, and farther for .6 or less.
 class MultistepSolver {
  public:
   // One step from t to next_t, 0 <= next_t < t <= 1; latents and velocity are [n, 48] with the same n in
