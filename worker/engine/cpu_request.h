@@ -9,6 +9,7 @@
 #include "common/plan_rows.h"
 #include "common/request_plan.h"
 #include "common/tensor_view.h"
+#include "worker/engine/denoise.h"
 #include "worker/engine/model_runner.h"
 #include "worker/model/kv_cache.h"
 
@@ -31,6 +32,7 @@ struct CpuRequest final : ModelRequest {
   KvCache conditional;
   KvCache unconditional;        // used if layout.guided
   std::vector<float> times;     // TimestepSchedule
+  MultistepSolver solver;       // Solver::kDpmpp2m
   std::vector<bf16> latents;    // [num_latents, 48], the sampler's state
   std::vector<bf16> features;   // [tokens, hidden]: of plan.vision_image
   std::vector<bf16> condition;  // [h * w, 48]: of plan.condition_image
