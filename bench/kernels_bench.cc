@@ -111,8 +111,9 @@ void BM_Attention(benchmark::State& state) {
   args.k = {k.data(), block, kv_heads * kHeadDim};
   args.v = args.k;
   args.rows = rows;
-  args.past_k = {past_k.data(), past, kv_heads * kHeadDim};
-  args.past_v = args.past_k;
+  const ConstMatrixView<bf16> past_rows(past_k.data(), past, kv_heads * kHeadDim);
+  const PastTokens past_tokens{past_rows, past_rows};
+  args.past = {&past_tokens, 1};
   while (state.KeepRunning()) {
     const absl::Status status = Attention(*ctx, args, {out.data(), block, heads * kHeadDim});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());

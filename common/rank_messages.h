@@ -23,6 +23,11 @@ struct RegisterMessage {
   std::string host;
   int64_t max_latents = 0;
   int32_t pid = 0;
+  int64_t max_rows = 0;      // of a packed pass
+  int64_t cache_tokens = 0;  // tokens whose keys and values this rank has memory for, over all requests
+  bool has_vision = false;   // can execute kEncodeVision
+  int32_t max_requests = 0;  // admitted at the same time
+  int64_t max_patches = 0;   // largest vision_image, in patches of the tower; 0 without one
 };
 // The rank has joined the epoch and is warm.
 struct ReadyMessage {

@@ -20,13 +20,24 @@ struct Positions {
   friend bool operator==(const Positions&, const Positions&) = default;
 };
 
-// A causal run of text tokens that comes before the picture. Its keys and values go to the conditional cache,
-// the unconditional one, or both; with the same positions in either (the reference's cached behaviour).
+// What the rows of a prefix block are.
+enum class PrefixKind : uint8_t {
+  kText = 0,     // text tokens; a row sees those before it
+  kVision = 1,   // start marker, the vision tower's features of RequestPlan::vision_image, end marker
+  kLatents = 2,  // start marker, the latents of RequestPlan::condition_image at time 0, end marker
+};
+
+// A block that comes before the target or the answer. Its keys and values go to the conditional cache, the
+// unconditional one, or both; with the same positions in either (the reference's cached behaviour). Rows of a
+// visual block all see each other.
 struct PrefixBlock {
-  std::vector<int32_t> token_ids;
-  Positions positions;  // one per token
+  std::vector<int32_t> token_ids;  // kText: the run; else two: start and end marker
+  Positions positions;             // one per row, markers included
   bool conditional = true;
   bool unconditional = true;
+  PrefixKind kind = PrefixKind::kText;
+
+  int64_t rows() const { return static_cast<int64_t>(positions.t.size()); }
 };
 
 // The picture to be drawn: a start marker, latent_height * latent_width latents (row by row) and an end
@@ -42,28 +53,61 @@ struct TargetBlock {
   int64_t num_latents() const { return int64_t{latent_height} * latent_width; }
 };
 
-// Euler sampling with classifier-free guidance. Defaults are the model's published ones.
+// How a step goes from the velocity to the next latents.
+enum class Solver : uint8_t {
+  kEuler = 0,    // the reference's, exact
+  kDpmpp2m = 1,  // second order: fewer steps for the same picture
+};
+
+// Sampling with classifier-free guidance. Defaults are the model's published ones.
 struct SamplerParams {
   int32_t num_steps = 30;
   float timestep_shift = 3.5f;
   float guidance_scale = 4.0f;  // guidance is off at <= 1
   float guidance_start = 0.4f;  // guided while start < t <= end
   float guidance_end = 1.0f;
+  Solver solver = Solver::kEuler;
 };
 
-// One text-to-image request, complete: nothing else is needed to draw it.
+// How an answer is written, token by token, behind the prefix.
+struct AnswerParams {
+  int32_t max_new_tokens = 256;
+  float temperature = 0;         // 0: the most likely token, the lowest id among equals
+  int32_t first_token_id = 0;    // fed first: the last token of the prompt
+  int32_t first_position = 0;    // its id on all three axes; each further token's is one more
+  int32_t stop_token_id = 0;     // ends the answer
+  int32_t num_valid_tokens = 0;  // ids from here on are never picked
+
+  friend bool operator==(const AnswerParams&, const AnswerParams&) = default;
+};
+
+// One request, complete: nothing else is needed to execute it. It ends either in a picture (`target` has
+// latents) or in an answer (`answer` is set, `target` is empty).
 struct RequestPlan {
   uint64_t request_id = 0;  // unique within an epoch of the group
+  // What the vision tower sees, for blocks of kVision: sides are multiples of its merged patch.
+  std::optional<RgbImage> vision_image;
+  // What the autoencoder encodes, for blocks of kLatents: sides are multiples of kPixelsPerLatent.
+  std::optional<RgbImage> condition_image;
+  // Draw the condition's latents from the autoencoder's posterior (with noise of `seed`) instead of taking
+  // its mean.
+  bool sample_condition = false;
   std::vector<PrefixBlock> prefix;
   TargetBlock target;
-  SamplerParams sampler;
+  SamplerParams sampler;  // of the target
+  std::optional<AnswerParams> answer;
   uint64_t seed = 42;
+
+  bool draws() const { return target.num_latents() > 0; }
 };
 
 enum class WorkKind : uint8_t {
-  kPrefill = 0,  // run prefix block `index` through the trunk and cache its keys and values
-  kDenoise = 1,  // one Euler step, number `index`
-  kDecode = 2,   // latents to pixels; the last work of a request
+  kPrefill = 0,        // run (a part of) prefix block `index` through the trunk and cache its keys and values
+  kDenoise = 1,        // one step of the sampler, number `index`
+  kDecode = 2,         // latents to pixels; the last work of a picture
+  kEncodeVision = 3,   // vision_image to features; before the prefill of a kVision block
+  kEncodeLatents = 4,  // condition_image to latents; before the prefill of a kLatents block
+  kAnswer = 5,         // feed the last token and pick the next one, number `index`
 };
 
 enum class PreviewMethod : uint8_t {
@@ -78,6 +122,18 @@ struct Work {
   WorkKind kind = WorkKind::kPrefill;
   int32_t index = 0;
   PreviewMethod preview = PreviewMethod::kNone;  // kDenoise only: also return a preview after the step
+  // kPrefill of text only: rows [begin, begin + count) of the block, in order and without gaps; count 0 means
+  // the rest.
+  int32_t begin = 0;
+  int32_t count = 0;
+};
+
+// A picked token. Work of kAnswer beyond the stop token does nothing and brings none.
+struct AnswerToken {
+  int32_t id = 0;
+  bool last = false;  // the stop token, or the max_new_tokens-th
+
+  friend bool operator==(const AnswerToken&, const AnswerToken&) = default;
 };
 
 // What the ranks of a group execute, in the order of the numbers; equal on every rank.
@@ -97,8 +153,9 @@ struct WorkResult {
   WorkKind kind = WorkKind::kPrefill;
   int32_t index = 0;
   std::optional<RgbImage> preview;
-  std::optional<RgbImage> image;  // kDecode
-  double seconds = 0;             // wall time of this work on this rank
+  std::optional<RgbImage> image;     // kDecode
+  std::optional<AnswerToken> token;  // kAnswer
+  double seconds = 0;                // wall time of this work on this rank
 };
 
 }  // namespace lancet

@@ -41,11 +41,9 @@ absl::Status Check(const AttentionArgs& args, const MatrixView<bf16>& out) {
   LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "out", out, pass_rows, heads * args.head_dim));
   LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "k", args.k, pass_rows, kv_heads * args.head_dim));
   LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "v", args.v, pass_rows, kv_heads * args.head_dim));
-  if (args.past_k.rows > 0 || args.past_v.rows > 0) {
-    LANCET_RETURN_IF_ERROR(
-        CheckMatrix("Attention", "past_k", args.past_k, args.past_k.rows, kv_heads * args.head_dim));
-    LANCET_RETURN_IF_ERROR(
-        CheckMatrix("Attention", "past_v", args.past_v, args.past_k.rows, kv_heads * args.head_dim));
+  for (const PastTokens& past : args.past) {
+    LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "past k", past.k, past.k.rows, kv_heads * args.head_dim));
+    LANCET_RETURN_IF_ERROR(CheckMatrix("Attention", "past v", past.v, past.k.rows, kv_heads * args.head_dim));
   }
   for (size_t i = 0; i < args.kv_head_of.size(); ++i) {
     if (args.kv_head_of[i] < 0 || args.kv_head_of[i] >= kv_heads) {
@@ -85,9 +83,26 @@ PackedLayout MakeLayout(const AttentionKernel& kernel, int64_t head_dim, int64_t
   return layout;
 }
 
+int64_t NumPast(const AttentionArgs& args) {
+  int64_t tokens = 0;
+  for (const PastTokens& past : args.past) tokens += past.k.rows;
+  return tokens;
+}
+
+// Where a past key lies. There are one or two spans.
+struct PastRow {
+  const PastTokens& span;
+  int64_t row;
+};
+PastRow Locate(const AttentionArgs& args, int64_t key) {
+  size_t i = 0;
+  for (; key >= args.past[i].k.rows; ++i) key -= args.past[i].k.rows;
+  return {args.past[i], key};
+}
+
 void PackHeads(const KernelContext& ctx, const AttentionKernel& kernel, const AttentionArgs& args,
                const PackedLayout& layout, uint32_t* packed) {
-  const int64_t past = args.past_k.rows;
+  const int64_t past = NumPast(args);
   const int64_t keys = past + static_cast<int64_t>(args.rows.size());
   const int64_t kv_heads = args.k.cols / args.head_dim;
   const std::vector<uint16_t> zeros(static_cast<size_t>(args.head_dim));
@@ -101,8 +116,9 @@ void PackHeads(const KernelContext& ctx, const AttentionKernel& kernel, const At
         const int64_t key = panel * kPanel + i;
         k_rows[i] = v_rows[i] = zeros.data();
         if (key < past) {
-          k_rows[i] = Bits(args.past_k.row(key) + head * args.head_dim);
-          v_rows[i] = Bits(args.past_v.row(key) + head * args.head_dim);
+          const auto [span, row] = Locate(args, key);
+          k_rows[i] = Bits(span.k.row(row) + head * args.head_dim);
+          v_rows[i] = Bits(span.v.row(row) + head * args.head_dim);
         } else if (key < keys) {
           k_rows[i] = Bits(args.k.row(args.rows[key - past]) + head * args.head_dim);
           v_rows[i] = Bits(args.v.row(args.rows[key - past]) + head * args.head_dim);
@@ -131,7 +147,7 @@ absl::Status Attention(const KernelContext& ctx, const AttentionArgs& args, Matr
   common.out = reinterpret_cast<uint16_t*>(out.data);
   common.out_stride = out.stride;
   common.rows = args.rows.data();
-  common.past = args.past_k.rows;
+  common.past = NumPast(args);
   common.keys = common.past + block_rows;
   common.causal = args.causal;
 

@@ -11,6 +11,12 @@
 
 namespace lancet {
 
+// Keys and values of consecutive earlier tokens.
+struct PastTokens {
+  ConstMatrixView<bf16> k;  // [tokens, kv heads * head_dim]
+  ConstMatrixView<bf16> v;
+};
+
 // One attention call: the rows of one block of one sequence. Query head j uses key/value head kv_head_of[j].
 struct AttentionArgs {
   int64_t head_dim = 0;
@@ -21,9 +27,7 @@ struct AttentionArgs {
   ConstMatrixView<bf16> v;         // [pass rows, kv heads * head_dim]
   absl::Span<const int32_t> rows;  // rows of q, k, v and out that form the block, in sequence order
 
-  // Keys and values of earlier blocks, all visible. rows == 0 for none.
-  ConstMatrixView<bf16> past_k;  // [past tokens, kv heads * head_dim]
-  ConstMatrixView<bf16> past_v;
+  absl::Span<const PastTokens> past;  // earlier blocks, oldest first; all of it is visible
 
   bool causal = false;  // row i of the block sees rows 0..i of it; otherwise all of it
 };

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "kernels/cpu/nvfp4_kernel.h"
+#include "kernels/cpu/panel_dispatch.h"
 #include "kernels/shape_check.h"
 
 namespace lancet {
@@ -46,40 +47,14 @@ absl::Status CheckPart(const Nvfp4MatrixView& part, int64_t cols, size_t index) 
 // Either y_bf16 or y_f32.
 absl::Status Run(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
                  absl::Span<const bf16> bias, MatrixView<bf16> y_bf16, MatrixView<float> y_f32) {
-  const Nvfp4Kernel kernel = KernelFor(ctx.isa());
-  const int64_t units = w.cols() / kernel.unit_cols;
-  LANCET_ASSIGN_OR_RETURN(absl::Span<std::byte> shared,
-                          ctx.SharedScratch(static_cast<size_t>(x.rows * units) * sizeof(uint32_t)));
-  uint32_t* packed = reinterpret_cast<uint32_t*>(shared.data());
-  const int64_t tiles = (x.rows + kernel.tile_rows - 1) / kernel.tile_rows;
-  ctx.pool().ParallelFor(tiles, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t row = tile * kernel.tile_rows;
-      const int count = static_cast<int>(std::min<int64_t>(kernel.tile_rows, x.rows - row));
-      kernel.pack(reinterpret_cast<const uint16_t*>(x.row(row)), x.stride, count, w.cols(),
-                  packed + row * units);
-    }
-  });
   Nvfp4KernelArgs args;
-  args.x = packed;
-  args.tokens = x.rows;
-  args.cols = w.cols();
   args.codes = w.codes().data();
   args.scales = reinterpret_cast<const uint16_t*>(w.scales().data());
-  args.rows = w.rows();
   args.bias = bias.empty() ? nullptr : reinterpret_cast<const uint16_t*>(bias.data());
   args.y_bf16 = reinterpret_cast<uint16_t*>(y_bf16.data);
   args.y_f32 = y_f32.data;
   args.y_stride = y_bf16.data != nullptr ? y_bf16.stride : y_f32.stride;
-  const int64_t panels = (w.rows() + Nvfp4Weights::kPanelRows - 1) / Nvfp4Weights::kPanelRows;
-  ctx.pool().ParallelFor(panels, 1, [&](int64_t begin, int64_t end, int thread) {
-    Nvfp4KernelArgs mine = args;
-    mine.panel_begin = begin;
-    mine.panel_end = end;
-    mine.scratch = ctx.scratch(thread).data();
-    kernel.run(mine);
-  });
-  return absl::OkStatus();
+  return RunPanels(ctx, KernelFor(ctx.isa()), x, w.rows(), args);
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
-// The steps of an image autoencoder's decoder between its convolutions. T is float or bf16 (instantiated for
+// The steps of an image autoencoder between its convolutions. T is float or bf16 (instantiated for
 // both); arithmetic is f32, results are rounded to T once.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +35,25 @@ absl::Status UpsampleRows(const KernelContext& ctx, ConstMapView<T> x, int64_t r
 template <typename T>
 absl::Status DupUpAdd(const KernelContext& ctx, ConstMapView<T> x, int64_t frame_factor, MapView<T> y);
 
+// The parameter-free shortcut of an encoder stage that halves both sides, for a clip of one frame: means of
+// g = 4 f in / out values in the order channel, frame, row, column, where the f - 1 frames before the only
+// one are zeros and count.
+//   y[i, j, o] = 1/g sum of x[2i+a, 2j+b, c] over k = o g .. o g + g - 1 with k = ((c f + it) 2 + a) 2 + b
+//   and it = f - 1
+// f is the stage's temporal factor (1 or 2).
+//   x: [2 h, 2 w, in]   y: [h, w, out], no overlap; InvalidArgument unless g is a whole number >= 1
+template <typename T>
+absl::Status AvgDown(const KernelContext& ctx, ConstMapView<T> x, int64_t frame_factor, MapView<T> y);
+
+// y += x, maps of one shape.
+template <typename T>
+absl::Status AddMap(const KernelContext& ctx, ConstMapView<T> x, MapView<T> y);
+
+// Space to depth by 2, column offset first: y[i, j, 4 c + 2 dx + dy] = planes[c][2i+dy][2j+dx].
+//   planes: [3, 2 h, 2 w]   y: [h, w, 12]
+template <typename T>
+absl::Status Patchify(const KernelContext& ctx, absl::Span<const float> planes, MapView<T> y);
+
 // Depth to space by 2, column offset first, into planes: planes[c][2i+dy][2j+dx] = x[i, j, 4 c + 2 dx + dy].
 //   x: [h, w, 12]   planes: [3, 2 h, 2 w]
 template <typename T>
@@ -42,5 +62,9 @@ absl::Status Unpatchify(const KernelContext& ctx, ConstMapView<T> x, absl::Span<
 // planes [3, height, width] in [-1, 1] (clamped; NaN becomes 0) -> 8 bits: round_half_even((x / 2 + 1/2)
 // 255).
 absl::StatusOr<RgbImage> PixelsToImage(absl::Span<const float> planes, int64_t height, int64_t width);
+
+// 8 bits -> planes [3, height, width] in [-1, 1]: (x / 255 - 1/2) / (1/2). InvalidArgument unless pixels has
+// height * width * 3 values.
+absl::StatusOr<std::vector<float>> ImageToPixels(const RgbImage& image);
 
 }  // namespace lancet

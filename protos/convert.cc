@@ -81,6 +81,12 @@ v1::WorkKind KindToProto(WorkKind kind) {
       return v1::WORK_KIND_DENOISE;
     case WorkKind::kDecode:
       return v1::WORK_KIND_DECODE;
+    case WorkKind::kEncodeVision:
+      return v1::WORK_KIND_ENCODE_VISION;
+    case WorkKind::kEncodeLatents:
+      return v1::WORK_KIND_ENCODE_LATENTS;
+    case WorkKind::kAnswer:
+      return v1::WORK_KIND_ANSWER;
   }
   return v1::WORK_KIND_UNSPECIFIED;
 }
@@ -94,6 +100,12 @@ absl::StatusOr<WorkKind> KindFromProto(absl::string_view field, int kind) {
       return WorkKind::kDenoise;
     case v1::WORK_KIND_DECODE:
       return WorkKind::kDecode;
+    case v1::WORK_KIND_ENCODE_VISION:
+      return WorkKind::kEncodeVision;
+    case v1::WORK_KIND_ENCODE_LATENTS:
+      return WorkKind::kEncodeLatents;
+    case v1::WORK_KIND_ANSWER:
+      return WorkKind::kAnswer;
     default:
       return absl::InvalidArgumentError(absl::StrCat(field, ": unknown kind of work ", kind));
   }
@@ -124,13 +136,45 @@ absl::StatusOr<PreviewMethod> PreviewFromProto(absl::string_view field, int meth
   }
 }
 
+v1::PrefixKind PrefixKindToProto(PrefixKind kind) {
+  switch (kind) {
+    case PrefixKind::kText:
+      return v1::PREFIX_KIND_TEXT;
+    case PrefixKind::kVision:
+      return v1::PREFIX_KIND_VISION;
+    case PrefixKind::kLatents:
+      return v1::PREFIX_KIND_LATENTS;
+  }
+  return v1::PREFIX_KIND_UNSPECIFIED;
+}
+
+absl::StatusOr<PrefixKind> PrefixKindFromProto(absl::string_view field, int kind) {
+  switch (kind) {
+    case v1::PREFIX_KIND_TEXT:
+      return PrefixKind::kText;
+    case v1::PREFIX_KIND_VISION:
+      return PrefixKind::kVision;
+    case v1::PREFIX_KIND_LATENTS:
+      return PrefixKind::kLatents;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat(field, ": unknown kind of prefix block ", kind));
+  }
+}
+
 absl::StatusOr<PrefixBlock> PrefixFromProto(const std::string& field, const v1::PrefixBlock& from) {
   LANCET_RETURN_IF_ERROR(
       CheckRange(absl::StrCat(field, ": tokens"), from.token_ids_size(), 1, kMaxBlockTokens));
   PrefixBlock to;
+  LANCET_ASSIGN_OR_RETURN(to.kind, PrefixKindFromProto(absl::StrCat(field, ".kind"), from.kind()));
   to.token_ids.assign(from.token_ids().begin(), from.token_ids().end());
-  LANCET_ASSIGN_OR_RETURN(to.positions, PositionsFromProto(absl::StrCat(field, ".positions"),
-                                                           from.positions(), from.token_ids_size()));
+  int64_t rows = from.token_ids_size();
+  if (to.kind != PrefixKind::kText) {
+    LANCET_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ": markers"), from.token_ids_size(), 2, 2));
+    rows = from.positions().t_size();
+    LANCET_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ": rows"), rows, int64_t{3}, kMaxPlanLatents + 2));
+  }
+  LANCET_ASSIGN_OR_RETURN(to.positions,
+                          PositionsFromProto(absl::StrCat(field, ".positions"), from.positions(), rows));
   to.conditional = from.conditional();
   to.unconditional = from.unconditional();
   return to;
@@ -154,6 +198,27 @@ absl::StatusOr<TargetBlock> TargetFromProto(const v1::TargetBlock& from) {
   return to;
 }
 
+v1::Solver SolverToProto(Solver solver) {
+  switch (solver) {
+    case Solver::kEuler:
+      return v1::SOLVER_EULER;
+    case Solver::kDpmpp2m:
+      return v1::SOLVER_DPMPP_2M;
+  }
+  return v1::SOLVER_UNSPECIFIED;
+}
+
+absl::StatusOr<Solver> SolverFromProto(int solver) {
+  switch (solver) {
+    case v1::SOLVER_EULER:
+      return Solver::kEuler;
+    case v1::SOLVER_DPMPP_2M:
+      return Solver::kDpmpp2m;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("plan.sampler.solver: unknown solver ", solver));
+  }
+}
+
 absl::StatusOr<SamplerParams> SamplerFromProto(const v1::SamplerParams& from) {
   LANCET_RETURN_IF_ERROR(CheckRange("plan.sampler.num_steps", from.num_steps(), 1, kMaxPlanSteps));
   for (const auto& [field, value] : {std::pair{"timestep_shift", from.timestep_shift()},
@@ -164,17 +229,30 @@ absl::StatusOr<SamplerParams> SamplerFromProto(const v1::SamplerParams& from) {
       return absl::InvalidArgumentError(absl::StrCat("plan.sampler.", field, ": ", value, " is not finite"));
     }
   }
-  return SamplerParams{from.num_steps(), from.timestep_shift(), from.guidance_scale(), from.guidance_start(),
-                       from.guidance_end()};
+  SamplerParams to{from.num_steps(), from.timestep_shift(), from.guidance_scale(), from.guidance_start(),
+                   from.guidance_end()};
+  LANCET_ASSIGN_OR_RETURN(to.solver, SolverFromProto(from.solver()));
+  return to;
+}
+
+absl::StatusOr<AnswerParams> AnswerFromProto(const v1::AnswerParams& from) {
+  LANCET_RETURN_IF_ERROR(CheckRange("plan.answer.max_new_tokens", from.max_new_tokens(), 1, kMaxBlockTokens));
+  LANCET_RETURN_IF_ERROR(CheckRange("plan.answer.temperature", from.temperature(), 0.0f, kMaxTemperature));
+  return AnswerParams{from.max_new_tokens(), from.temperature(),   from.first_token_id(),
+                      from.first_position(), from.stop_token_id(), from.num_valid_tokens()};
 }
 
 absl::StatusOr<Work> WorkFromProto(const v1::Work& from) {
   Work to;
   to.request_id = from.request_id();
   LANCET_ASSIGN_OR_RETURN(to.kind, KindFromProto("work.kind", from.kind()));
-  LANCET_RETURN_IF_ERROR(CheckRange("work.index", from.index(), 0, kMaxPlanSteps));
+  LANCET_RETURN_IF_ERROR(CheckRange("work.index", from.index(), 0, kMaxWorkIndex));
   to.index = from.index();
   LANCET_ASSIGN_OR_RETURN(to.preview, PreviewFromProto("work.preview", from.preview()));
+  LANCET_RETURN_IF_ERROR(CheckRange("work.begin", from.begin(), 0, kMaxBlockTokens));
+  LANCET_RETURN_IF_ERROR(CheckRange("work.count", from.count(), 0, kMaxBlockTokens));
+  to.begin = from.begin();
+  to.count = from.count();
   return to;
 }
 
@@ -182,7 +260,7 @@ absl::StatusOr<WorkResult> ResultFromProto(const v1::WorkResult& from) {
   WorkResult to;
   to.request_id = from.request_id();
   LANCET_ASSIGN_OR_RETURN(to.kind, KindFromProto("result.kind", from.kind()));
-  LANCET_RETURN_IF_ERROR(CheckRange("result.index", from.index(), 0, kMaxPlanSteps));
+  LANCET_RETURN_IF_ERROR(CheckRange("result.index", from.index(), 0, kMaxWorkIndex));
   to.index = from.index();
   if (from.has_preview()) {
     LANCET_ASSIGN_OR_RETURN(to.preview, ImageFromProto("result.preview", from.preview()));
@@ -190,9 +268,37 @@ absl::StatusOr<WorkResult> ResultFromProto(const v1::WorkResult& from) {
   if (from.has_image()) {
     LANCET_ASSIGN_OR_RETURN(to.image, ImageFromProto("result.image", from.image()));
   }
+  if (from.has_token()) to.token = AnswerToken{from.token().id(), from.token().last()};
   LANCET_RETURN_IF_ERROR(CheckRange("result.seconds", from.seconds(), 0.0, 1e9));
   to.seconds = from.seconds();
   return to;
+}
+
+void TargetToProto(const TargetBlock& from, v1::TargetBlock& to) {
+  to.set_latent_height(from.latent_height);
+  to.set_latent_width(from.latent_width);
+  to.set_start_token_id(from.start_token_id);
+  to.set_end_token_id(from.end_token_id);
+  PositionsToProto(from.conditional, *to.mutable_conditional());
+  PositionsToProto(from.unconditional, *to.mutable_unconditional());
+}
+
+void SamplerToProto(const SamplerParams& from, v1::SamplerParams& to) {
+  to.set_num_steps(from.num_steps);
+  to.set_timestep_shift(from.timestep_shift);
+  to.set_guidance_scale(from.guidance_scale);
+  to.set_guidance_start(from.guidance_start);
+  to.set_guidance_end(from.guidance_end);
+  to.set_solver(SolverToProto(from.solver));
+}
+
+void AnswerToProto(const AnswerParams& from, v1::AnswerParams& to) {
+  to.set_max_new_tokens(from.max_new_tokens);
+  to.set_temperature(from.temperature);
+  to.set_first_token_id(from.first_token_id);
+  to.set_first_position(from.first_position);
+  to.set_stop_token_id(from.stop_token_id);
+  to.set_num_valid_tokens(from.num_valid_tokens);
 }
 
 void CommandToProto(const Command& from, v1::Command& to) {
@@ -206,6 +312,8 @@ void CommandToProto(const Command& from, v1::Command& to) {
       w.set_kind(KindToProto(work.kind));
       w.set_index(work.index);
       w.set_preview(PreviewToProto(work.preview));
+      w.set_begin(work.begin);
+      w.set_count(work.count);
     }
   } else {
     to.mutable_release()->set_request_id(std::get<ReleaseCommand>(from).request_id);
@@ -249,7 +357,12 @@ absl::StatusOr<RankMessage> RegisterFromProto(const v1::Register& from) {
                          .device = from.device(),
                          .host = from.host(),
                          .max_latents = from.max_latents(),
-                         .pid = from.pid()};
+                         .pid = from.pid(),
+                         .max_rows = from.max_rows(),
+                         .cache_tokens = from.cache_tokens(),
+                         .has_vision = from.has_vision(),
+                         .max_requests = from.max_requests(),
+                         .max_patches = from.max_patches()};
 }
 
 absl::StatusOr<RankMessage> DoneFromProto(const v1::Done& from) {
@@ -277,6 +390,11 @@ struct RankMessageWriter {
     message.set_host(from.host);
     message.set_max_latents(from.max_latents);
     message.set_pid(from.pid);
+    message.set_max_rows(from.max_rows);
+    message.set_cache_tokens(from.cache_tokens);
+    message.set_has_vision(from.has_vision);
+    message.set_max_requests(from.max_requests);
+    message.set_max_patches(from.max_patches);
   }
   void operator()(const ReadyMessage& from) const { to.mutable_ready()->set_epoch(from.epoch); }
   void operator()(const DoneMessage& from) const {
@@ -290,6 +408,10 @@ struct RankMessageWriter {
       r.set_index(result.index);
       if (result.preview.has_value()) ImageToProto(*result.preview, *r.mutable_preview());
       if (result.image.has_value()) ImageToProto(*result.image, *r.mutable_image());
+      if (result.token.has_value()) {
+        r.mutable_token()->set_id(result.token->id);
+        r.mutable_token()->set_last(result.token->last);
+      }
       r.set_seconds(result.seconds);
     }
   }
@@ -336,20 +458,16 @@ v1::RequestPlan ToProto(const RequestPlan& plan) {
     PositionsToProto(block.positions, *b.mutable_positions());
     b.set_conditional(block.conditional);
     b.set_unconditional(block.unconditional);
+    b.set_kind(PrefixKindToProto(block.kind));
   }
-  v1::TargetBlock& target = *to.mutable_target();
-  target.set_latent_height(plan.target.latent_height);
-  target.set_latent_width(plan.target.latent_width);
-  target.set_start_token_id(plan.target.start_token_id);
-  target.set_end_token_id(plan.target.end_token_id);
-  PositionsToProto(plan.target.conditional, *target.mutable_conditional());
-  PositionsToProto(plan.target.unconditional, *target.mutable_unconditional());
-  v1::SamplerParams& sampler = *to.mutable_sampler();
-  sampler.set_num_steps(plan.sampler.num_steps);
-  sampler.set_timestep_shift(plan.sampler.timestep_shift);
-  sampler.set_guidance_scale(plan.sampler.guidance_scale);
-  sampler.set_guidance_start(plan.sampler.guidance_start);
-  sampler.set_guidance_end(plan.sampler.guidance_end);
+  if (plan.vision_image.has_value()) ImageToProto(*plan.vision_image, *to.mutable_vision_image());
+  if (plan.condition_image.has_value()) ImageToProto(*plan.condition_image, *to.mutable_condition_image());
+  to.set_sample_condition(plan.sample_condition);
+  if (plan.draws()) {
+    TargetToProto(plan.target, *to.mutable_target());
+    SamplerToProto(plan.sampler, *to.mutable_sampler());
+  }
+  if (plan.answer.has_value()) AnswerToProto(*plan.answer, *to.mutable_answer());
   to.set_seed(plan.seed);
   return to;
 }
@@ -363,8 +481,24 @@ absl::StatusOr<RequestPlan> FromProto(const v1::RequestPlan& plan) {
                             PrefixFromProto(absl::StrCat("plan.prefix[", i, "]"), plan.prefix(i)));
     to.prefix.push_back(std::move(block));
   }
-  LANCET_ASSIGN_OR_RETURN(to.target, TargetFromProto(plan.target()));
-  LANCET_ASSIGN_OR_RETURN(to.sampler, SamplerFromProto(plan.sampler()));
+  if (plan.has_target() == plan.has_answer()) {
+    return absl::InvalidArgumentError(absl::StrCat("plan: ", plan.has_target() ? "both" : "neither",
+                                                   " of target and answer; expected one"));
+  }
+  if (plan.has_target()) {
+    LANCET_ASSIGN_OR_RETURN(to.target, TargetFromProto(plan.target()));
+    LANCET_ASSIGN_OR_RETURN(to.sampler, SamplerFromProto(plan.sampler()));
+  } else {
+    LANCET_ASSIGN_OR_RETURN(to.answer, AnswerFromProto(plan.answer()));
+  }
+  if (plan.has_vision_image()) {
+    LANCET_ASSIGN_OR_RETURN(to.vision_image, ImageFromProto("plan.vision_image", plan.vision_image()));
+  }
+  if (plan.has_condition_image()) {
+    LANCET_ASSIGN_OR_RETURN(to.condition_image,
+                            ImageFromProto("plan.condition_image", plan.condition_image()));
+  }
+  to.sample_condition = plan.sample_condition();
   to.seed = plan.seed();
   return to;
 }

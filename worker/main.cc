@@ -39,6 +39,10 @@ ABSL_FLAG(int32_t, threads, 0,
           "Compute threads; 0: the processors this process may use, divided by world_size, at least 1");
 ABSL_FLAG(int64_t, max_pixels, 1024 * 1024,
           "Largest picture in pixels; memory for it is taken at start. 256 to 16777216");
+ABSL_FLAG(
+    int64_t, cache_mib, 2048,
+    "Memory for keys and values of all requests on this rank, MiB; taken as requests need it. 1 to 1048576");
+ABSL_FLAG(int32_t, max_requests, 16, "Requests worked on at the same time, 1 to 256");
 ABSL_FLAG(std::string, cpus, "",
           "Processors to run on, such as 0-3,5; empty: any. With several ranks on a host give each its own");
 
@@ -58,6 +62,8 @@ constexpr absl::Duration kFormTimeout = absl::Seconds(30);
 constexpr int64_t kMinPixels = 256;
 constexpr int64_t kMaxPixels = 4096 * 4096;
 constexpr int kMaxThreads = 1024;
+constexpr int64_t kMaxCacheMib = 1 << 20;
+constexpr int32_t kMaxRequests = 256;
 
 constexpr char kUsage[] =
     R"(lancet-worker: one rank of a tensor-parallel group; computes pictures for a coordinator.
@@ -100,6 +106,17 @@ absl::StatusOr<Settings> ReadFlags() {
   if (max_pixels < kMinPixels || max_pixels > kMaxPixels) {
     return absl::InvalidArgumentError(
         absl::StrCat("--max_pixels is ", max_pixels, "; expected ", kMinPixels, " to ", kMaxPixels));
+  }
+  const int64_t cache_mib = absl::GetFlag(FLAGS_cache_mib);
+  if (cache_mib < 1 || cache_mib > kMaxCacheMib) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--cache_mib is ", cache_mib, "; expected 1 to ", kMaxCacheMib));
+  }
+  settings.engine.cache_bytes = cache_mib << 20;
+  settings.engine.max_requests = absl::GetFlag(FLAGS_max_requests);
+  if (settings.engine.max_requests < 1 || settings.engine.max_requests > kMaxRequests) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max_requests is ", settings.engine.max_requests, "; expected 1 to ", kMaxRequests));
   }
   settings.engine.max_latents = max_pixels / (lancet::kPixelsPerLatent * lancet::kPixelsPerLatent);
   if (const std::string cpus = absl::GetFlag(FLAGS_cpus); !cpus.empty()) {
@@ -161,6 +178,7 @@ struct Loaded {
   lancet::Engine* engine = nullptr;
   size_t collective_capacity = 0;
   std::string device;
+  lancet::ModelLimits limits;
 };
 
 int Run(const Settings& settings, SignalThread& signals) {
@@ -193,7 +211,8 @@ int Run(const Settings& settings, SignalThread& signals) {
                                {"rank", settings.engine.rank},
                                {"world_size", settings.engine.world_size},
                                {"seconds", absl::ToDoubleSeconds(absl::Now() - begin)}});
-    loaded_promise.set_value(Loaded{engine->get(), (*engine)->collective_capacity(), (*engine)->device()});
+    loaded_promise.set_value(
+        Loaded{engine->get(), (*engine)->collective_capacity(), (*engine)->device(), (*engine)->limits()});
     if (lancet::Session* session = session_promise.get_future().get()) session->RunExecutor(engine->get());
   });
   const absl::StatusOr<Loaded> loaded = loaded_promise.get_future().get();
@@ -212,6 +231,11 @@ int Run(const Settings& settings, SignalThread& signals) {
   options.registration.host = HostName();
   options.registration.max_latents = settings.engine.max_latents;
   options.registration.pid = getpid();
+  options.registration.max_rows = loaded->limits.max_rows;
+  options.registration.cache_tokens = loaded->limits.cache_tokens;
+  options.registration.has_vision = loaded->limits.max_patches > 0;
+  options.registration.max_patches = loaded->limits.max_patches;
+  options.registration.max_requests = settings.engine.max_requests;
   options.jitter_seed =
       static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())) ^ static_cast<uint64_t>(getpid());
   const std::unique_ptr<lancet::CoordinatorConnector> connector =

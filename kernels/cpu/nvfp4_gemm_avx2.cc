@@ -4,6 +4,6 @@
 
 namespace lancet {
 
-Nvfp4Kernel Nvfp4KernelAvx2() { return Nvfp4Impl<SimdAvx2>::Kernel(); }
+Nvfp4Kernel Nvfp4KernelAvx2() { return MakeNvfp4Kernel<SimdAvx2>(); }
 
 }  // namespace lancet

@@ -4,6 +4,6 @@
 
 namespace lancet {
 
-Nvfp4Kernel Nvfp4KernelAvx512() { return Nvfp4Impl<SimdAvx512>::Kernel(); }
+Nvfp4Kernel Nvfp4KernelAvx512() { return MakeNvfp4Kernel<SimdAvx512>(); }
 
 }  // namespace lancet

@@ -4,6 +4,6 @@
 
 namespace lancet {
 
-Nvfp4Kernel Nvfp4KernelAvx512Bf16() { return Nvfp4Impl<SimdAvx512Bf16>::Kernel(); }
+Nvfp4Kernel Nvfp4KernelAvx512Bf16() { return MakeNvfp4Kernel<SimdAvx512Bf16>(); }
 
 }  // namespace lancet

@@ -4,6 +4,6 @@
 
 namespace lancet {
 
-Nvfp4Kernel Nvfp4KernelPortable() { return Nvfp4Impl<SimdPortable>::Kernel(); }
+Nvfp4Kernel Nvfp4KernelPortable() { return MakeNvfp4Kernel<SimdPortable>(); }
 
 }  // namespace lancet

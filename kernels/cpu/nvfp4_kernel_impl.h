@@ -1,34 +1,18 @@
-// The NVFP4 product, written once over the primitives of an instruction set `S`. A group of panels is
-// expanded slab by slab (kSlabCols columns) to bf16, and all rows are multiplied
-// with a slab before the next one; partial sums wait in scratch.
+// NVFP4 weights as panel_gemm.h wants them: a slab of codes and scales is expanded to bf16.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cpu/nvfp4_kernel.h"
-#include "kernels/cpu/tile_product.h"
+#include "kernels/cpu/panel_gemm.h"
 
 namespace lancet {
 
 template <typename S>
-struct Nvfp4Impl {
-  // A slab of a group is at most 384 KiB, which leaves room in an L2 cache for the rows that pass by. A tile
-  // of rows meets all panels of the group while it is in the L1 cache.
-  static constexpr int64_t kSlabUnits = 512;
-  static constexpr int64_t kSlabCols = kSlabUnits * S::kUnitCols;
-  static constexpr int64_t kGroupPanels = 12;
-  static constexpr int64_t kGroupCols = kGroupPanels * kPanelCols;
-  // Scratch holds a slab of a group and the sums of this many tiles.
-  static constexpr int64_t kChunkTiles = 768 / S::kTileRows;
-  static_assert((kGroupCols * kSlabUnits + kChunkTiles * S::kTileRows * kGroupCols) * 4 <= (1 << 20));
+struct Nvfp4Panels {
+  using Args = Nvfp4KernelArgs;
 
-  static void Pack(const uint16_t* x, int64_t x_stride, int count, int64_t cols, uint32_t* tile) {
-    const uint16_t* rows[S::kTileRows];
-    for (int m = 0; m < count; ++m) rows[m] = x + m * x_stride;
-    PackTile<S>(rows, count, cols, tile);
-  }
-
-  // Columns [begin, begin + cols) of one panel.
+  // `cols` columns of one panel.
   static void ExpandPanel(const uint8_t* codes, const uint16_t* scales, int64_t cols, uint32_t* units) {
     for (int64_t block = 0; block < cols / 16; ++block) {
       float scale[kPanelCols];
@@ -42,73 +26,21 @@ struct Nvfp4Impl {
     }
   }
 
-  static void StoreRow(const Nvfp4KernelArgs& args, const float* sums, int64_t token, int64_t col,
-                       int64_t count) {
-    for (int64_t i = 0; i < count; i += S::kLanes) {
-      const int64_t n = count - i < S::kLanes ? count - i : S::kLanes;
-      typename S::F v = S::Load(sums + i);
-      if (args.bias != nullptr) v = v + S::LoadBf16N(args.bias + col + i, n);
-      if (args.y_f32 != nullptr) {
-        S::StoreN(args.y_f32 + token * args.y_stride + col + i, v, n);
-      } else {
-        S::StoreBf16N(args.y_bf16 + token * args.y_stride + col + i, v, n);
-      }
+  static PanelSlab Slab(const Nvfp4KernelArgs& args, int64_t panel, int64_t panels, int64_t k, int64_t cols,
+                        uint32_t* space) {
+    constexpr int64_t kStride = PanelGemm<S, Nvfp4Panels>::kSlabUnits * kPanelCols;
+    for (int64_t p = 0; p < panels; ++p) {
+      ExpandPanel(args.codes + ((panel + p) * args.cols + k) / 2 * kPanelCols,
+                  args.scales + ((panel + p) * args.cols + k) / 16 * kPanelCols, cols, space + p * kStride);
     }
-  }
-
-  // Tokens [token_begin, token_end), `panels` <= kGroupPanels panels from `panel` on.
-  static void RunGroup(const Nvfp4KernelArgs& args, int64_t token_begin, int64_t token_end, int64_t panel,
-                       int64_t panels) {
-    const int64_t x_units = args.cols / S::kUnitCols;
-    uint32_t* slab = reinterpret_cast<uint32_t*>(args.scratch);
-    float* sums = reinterpret_cast<float*>(slab + kGroupCols * kSlabUnits);
-    for (int64_t k = 0; k < args.cols; k += kSlabCols) {
-      const int64_t cols = args.cols - k < kSlabCols ? args.cols - k : kSlabCols;
-      for (int64_t p = 0; p < panels; ++p) {
-        ExpandPanel(args.codes + ((panel + p) * args.cols + k) / 2 * kPanelCols,
-                    args.scales + ((panel + p) * args.cols + k) / 16 * kPanelCols, cols,
-                    slab + p * kSlabUnits * kPanelCols);
-      }
-      TileProductArgs product;
-      product.panels = slab;
-      product.panel_stride = kSlabUnits * kPanelCols;
-      product.units = cols / S::kUnitCols;
-      product.c_stride = kGroupCols;
-      product.accumulate = k > 0;
-      for (int64_t t = token_begin; t < token_end; t += S::kTileRows) {
-        const int rows = token_end - t < S::kTileRows ? static_cast<int>(token_end - t) : S::kTileRows;
-        product.rows = args.x + t * x_units + k / S::kUnitCols * rows;
-        product.c = sums + (t - token_begin) * kGroupCols;
-        RunTilePanels<S>(rows, panels, product);
-      }
-    }
-    const int64_t col = panel * kPanelCols;
-    const int64_t left = args.rows - col;
-    const int64_t count = left < panels * kPanelCols ? left : panels * kPanelCols;
-    for (int64_t t = token_begin; t < token_end; ++t) {
-      StoreRow(args, sums + (t - token_begin) * kGroupCols, t, col, count);
-    }
-  }
-
-  static void Run(const Nvfp4KernelArgs& args) {
-    constexpr int64_t kChunk = kChunkTiles * S::kTileRows;
-    for (int64_t t = 0; t < args.tokens; t += kChunk) {
-      const int64_t token_end = args.tokens - t < kChunk ? args.tokens : t + kChunk;
-      for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += kGroupPanels) {
-        const int64_t left = args.panel_end - panel;
-        RunGroup(args, t, token_end, panel, left < kGroupPanels ? left : kGroupPanels);
-      }
-    }
-  }
-
-  static Nvfp4Kernel Kernel() {
-    Nvfp4Kernel kernel;
-    kernel.tile_rows = S::kTileRows;
-    kernel.unit_cols = S::kUnitCols;
-    kernel.pack = &Pack;
-    kernel.run = &Run;
-    return kernel;
+    return {space, kStride};
   }
 };
+
+template <typename S>
+Nvfp4Kernel MakeNvfp4Kernel() {
+  using Gemm = PanelGemm<S, Nvfp4Panels<S>>;
+  return {Gemm::Packer(), &Gemm::Run};
+}
 
 }  // namespace lancet

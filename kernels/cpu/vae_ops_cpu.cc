@@ -22,6 +22,15 @@ float AsFloat(T x) {
   }
 }
 
+template <typename T>
+T FromFloat(float x) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return ToBf16(x);
+  } else {
+    return x;
+  }
+}
+
 template <typename A, typename B>
 absl::Status ShapeError(absl::string_view op, const MapView<A>& x, const MapView<B>& y) {
   return absl::InvalidArgumentError(
@@ -115,6 +124,78 @@ absl::Status DupUpAdd(const KernelContext& ctx, ConstMapView<T> x, int64_t frame
 }
 
 template <typename T>
+absl::Status AvgDown(const KernelContext& ctx, ConstMapView<T> x, int64_t frame_factor, MapView<T> y) {
+  const int64_t values = 4 * frame_factor * x.channels;  // g * out
+  if (x.height != 2 * y.height || x.width != 2 * y.width || y.channels < 1 || values % y.channels != 0 ||
+      values / y.channels < 1 || (frame_factor != 1 && frame_factor != 2)) {
+    return ShapeError(absl::StrCat("AvgDown with temporal factor ", frame_factor), x, y);
+  }
+  const int64_t g = values / y.channels;
+  // Where the terms of each mean lie, from the upper left of the four pixels; terms of zero frames are left
+  // out.
+  std::vector<int64_t> offsets;
+  std::vector<int64_t> ends;
+  for (int64_t o = 0; o < y.channels; ++o) {
+    for (int64_t k = o * g; k < (o + 1) * g; ++k) {
+      if (k / 4 % frame_factor != frame_factor - 1) continue;
+      offsets.push_back(k / 2 % 2 * x.row_elements() + k % 2 * x.channels + k / (4 * frame_factor));
+    }
+    ends.push_back(static_cast<int64_t>(offsets.size()));
+  }
+  const float share = 1.0f / static_cast<float>(g);
+  ctx.pool().ParallelFor(y.height, MinRows(y.row_elements()), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < y.width; ++j) {
+        const T* from = x.row(2 * i) + 2 * j * x.channels;
+        T* to = y.row(i) + j * y.channels;
+        int64_t term = 0;
+        for (int64_t o = 0; o < y.channels; ++o) {
+          float sum = 0.0f;
+          for (; term < ends[o]; ++term) sum += AsFloat(from[offsets[term]]);
+          to[o] = FromFloat<T>(sum * share);
+        }
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status AddMap(const KernelContext& ctx, ConstMapView<T> x, MapView<T> y) {
+  if (x.height != y.height || x.width != y.width || x.channels != y.channels) {
+    return ShapeError("AddMap", x, y);
+  }
+  const auto add = VaeRowsFor<T>(ctx.isa()).add;
+  ctx.pool().ParallelFor(y.pixels(), MinRows(y.channels), [&](int64_t begin, int64_t end, int) {
+    add(x.data + begin * x.channels, (end - begin) * x.channels, y.data + begin * x.channels);
+  });
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status Patchify(const KernelContext& ctx, absl::Span<const float> planes, MapView<T> y) {
+  const int64_t height = 2 * y.height;
+  const int64_t width = 2 * y.width;
+  if (y.channels != 12 || static_cast<int64_t>(planes.size()) != 3 * height * width) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Patchify: ", planes.size(), " values into a map of ", y.ShapeString()));
+  }
+  ctx.pool().ParallelFor(y.height, MinRows(y.row_elements()), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      T* to = y.row(i);
+      for (int64_t j = 0; j < y.width; ++j, to += 12) {
+        for (int64_t k = 0; k < 12; ++k) {
+          const int64_t dx = k / 2 % 2;
+          const int64_t dy = k % 2;
+          to[k] = FromFloat<T>(planes[(k / 4 * height + 2 * i + dy) * width + 2 * j + dx]);
+        }
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+template <typename T>
 absl::Status Unpatchify(const KernelContext& ctx, ConstMapView<T> x, absl::Span<float> planes) {
   const int64_t height = 2 * x.height;
   const int64_t width = 2 * x.width;
@@ -159,6 +240,21 @@ absl::StatusOr<RgbImage> PixelsToImage(absl::Span<const float> planes, int64_t h
   return image;
 }
 
+absl::StatusOr<std::vector<float>> ImageToPixels(const RgbImage& image) {
+  const int64_t count = int64_t{image.width} * image.height;
+  if (image.width < 1 || image.height < 1 || static_cast<int64_t>(image.pixels.size()) != 3 * count) {
+    return absl::InvalidArgumentError(absl::StrCat("ImageToPixels: ", image.pixels.size(), " values for ",
+                                                   image.width, " x ", image.height, " pixels"));
+  }
+  std::vector<float> planes(3 * count);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t c = 0; c < 3; ++c) {
+      planes[c * count + i] = (static_cast<float>(image.pixels[3 * i + c]) / 255.0f - 0.5f) / 0.5f;
+    }
+  }
+  return planes;
+}
+
 template absl::Status ChannelNorm(const KernelContext&, ConstMapView<float>, absl::Span<const float>,
                                   NormActivation, MapView<float>);
 template absl::Status ChannelNorm(const KernelContext&, ConstMapView<bf16>, absl::Span<const float>,
@@ -167,6 +263,12 @@ template absl::Status UpsampleRows(const KernelContext&, ConstMapView<float>, in
 template absl::Status UpsampleRows(const KernelContext&, ConstMapView<bf16>, int64_t, MapView<bf16>);
 template absl::Status DupUpAdd(const KernelContext&, ConstMapView<float>, int64_t, MapView<float>);
 template absl::Status DupUpAdd(const KernelContext&, ConstMapView<bf16>, int64_t, MapView<bf16>);
+template absl::Status AvgDown(const KernelContext&, ConstMapView<float>, int64_t, MapView<float>);
+template absl::Status AvgDown(const KernelContext&, ConstMapView<bf16>, int64_t, MapView<bf16>);
+template absl::Status AddMap(const KernelContext&, ConstMapView<float>, MapView<float>);
+template absl::Status AddMap(const KernelContext&, ConstMapView<bf16>, MapView<bf16>);
+template absl::Status Patchify(const KernelContext&, absl::Span<const float>, MapView<float>);
+template absl::Status Patchify(const KernelContext&, absl::Span<const float>, MapView<bf16>);
 template absl::Status Unpatchify(const KernelContext&, ConstMapView<float>, absl::Span<float>);
 template absl::Status Unpatchify(const KernelContext&, ConstMapView<bf16>, absl::Span<float>);
 

@@ -71,6 +71,30 @@ MapRef DupUpRef(const MapRef& x, int64_t out_channels, int64_t frame_factor) {
   return y;
 }
 
+MapRef AvgDownRef(const MapRef& x, int64_t out_channels, int64_t frame_factor) {
+  MapRef y(x.height / 2, x.width / 2, out_channels);
+  const int64_t g = x.channels * frame_factor * 4 / out_channels;
+  for (int64_t i = 0; i < y.height; ++i) {
+    for (int64_t j = 0; j < y.width; ++j) {
+      // One group of 4 f values per channel, in the order that the means walk.
+      std::vector<double> values;
+      for (int64_t c = 0; c < x.channels; ++c) {
+        for (int64_t frame = 0; frame < frame_factor; ++frame) {
+          for (int64_t a = 0; a < 2; ++a) {
+            for (int64_t b = 0; b < 2; ++b) {
+              values.push_back(frame + 1 < frame_factor ? 0.0 : x.at(2 * i + a, 2 * j + b, c));
+            }
+          }
+        }
+      }
+      for (int64_t o = 0; o < out_channels; ++o) {
+        for (int64_t m = 0; m < g; ++m) y.at(i, j, o) += values[o * g + m] / static_cast<double>(g);
+      }
+    }
+  }
+  return y;
+}
+
 std::vector<double> UnpatchifyRef(const MapRef& x) {
   const int64_t height = 2 * x.height;
   const int64_t width = 2 * x.width;

@@ -1,4 +1,4 @@
-// The image decoder's kernels as plain loops in double, straight from their definitions: the oracle for
+// The image autoencoder's kernels as plain loops in double, straight from their definitions: the oracle for
 // tests.
 #pragma once
 
@@ -32,6 +32,9 @@ MapRef UpsampleRef(const MapRef& x);
 
 // The stage shortcut of a clip of one frame, with the frame kept that a clip keeps.
 MapRef DupUpRef(const MapRef& x, int64_t out_channels, int64_t frame_factor);
+
+// The stage shortcut of the encoder for a clip of one frame: the padded clip is built, zero frames and all.
+MapRef AvgDownRef(const MapRef& x, int64_t out_channels, int64_t frame_factor);
 
 // planes [3, 2 h, 2 w].
 std::vector<double> UnpatchifyRef(const MapRef& x);

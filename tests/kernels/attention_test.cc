@@ -33,8 +33,12 @@ struct Case {
     args.k = k.view();
     args.v = v.view();
     args.rows = rows;
-    args.past_k = past_k.view();
-    args.past_v = past_v.view();
+    // In two parts, as after a fork; the first may be empty.
+    const int64_t split = past_k.rows / 3;
+    past[0] = {past_k.view().Rows(0, split), past_v.view().Rows(0, split)};
+    past[1] = {past_k.view().Rows(split, past_k.rows - split),
+               past_v.view().Rows(split, past_k.rows - split)};
+    args.past = past;
     args.causal = causal;
     return args;
   }
@@ -42,6 +46,7 @@ struct Case {
   int64_t head_dim;
   std::vector<int32_t> kv_head_of;
   TestMatrix<bf16> q, k, v, past_k, past_v, out;
+  mutable PastTokens past[2];
   bool causal;
   std::vector<int32_t> rows;
 };
@@ -136,8 +141,8 @@ TEST_P(AttentionTest, RowAloneEqualsRowInBlock) {
     AttentionArgs args = c.Args();
     const int32_t rows[] = {row};
     args.rows = rows;
-    args.past_k = c.k.view().Rows(0, row);
-    args.past_v = c.v.view().Rows(0, row);
+    const PastTokens past{c.k.view().Rows(0, row), c.v.view().Rows(0, row)};
+    args.past = {&past, 1};
     ASSERT_TRUE(Attention(*ctx, args, alone.view()).ok());
     EXPECT_TRUE(SameBits<bf16>(alone.view().row(row), c.out.view().row(row), c.out.cols)) << "row " << row;
   }
@@ -154,8 +159,8 @@ TEST_P(AttentionTest, HeadsAloneEqualHeadsTogether) {
   args.q = c.q.view().Cols(64, 64);
   args.k = c.k.view().Cols(32, 32);
   args.v = c.v.view().Cols(32, 32);
-  args.past_k = args.past_k.Cols(32, 32);
-  args.past_v = args.past_v.Cols(32, 32);
+  const PastTokens past{c.past_k.view().Cols(32, 32), c.past_v.view().Cols(32, 32)};
+  args.past = {&past, 1};
   TestMatrix<bf16> half(c.out.rows, 64);
   ASSERT_TRUE(Attention(*ctx, args, half.view()).ok());
   for (const int32_t row : c.rows) {

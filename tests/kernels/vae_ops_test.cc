@@ -101,6 +101,65 @@ TYPED_TEST(VaeOpsTest, UnpatchifyPutsColumnsFirst) {
   EXPECT_EQ(planes[1], AsFloat(x.values[2]));
 }
 
+TYPED_TEST(VaeOpsTest, AvgDownMatchesReference) {
+  struct Case {
+    int64_t in, out, frame_factor;
+  };
+  const auto ctx = TestContext(CpuIsa::kAvx512Bf16);
+  for (const Case& c : {Case{16, 16, 1}, {16, 32, 2}, {16, 16, 2}, {32, 16, 1}, {8, 32, 1}, {4, 32, 2}}) {
+    const TestMap<TypeParam> x = RandomMap<TypeParam>(8, 10, c.in, 3);
+    TestMap<TypeParam> y = RandomMap<TypeParam>(4, 5, c.out, 4);
+    ASSERT_TRUE(AvgDown<TypeParam>(*ctx, x.const_view(), c.frame_factor, y.view()).ok());
+    EXPECT_LT(WorstError(y.values, AvgDownRef(ToRef(x), c.out, c.frame_factor).values, 1e-2),
+              kRounding<TypeParam>)
+        << c.in << " -> " << c.out << ", " << c.frame_factor;
+    if (c.out == 2 * c.in && c.frame_factor == 2) {
+      for (size_t i = 0; i < y.values.size(); i += 2) EXPECT_EQ(AsFloat(y.values[i]), 0.0f);
+    }
+  }
+  TestMap<TypeParam> x(4, 4, 8);
+  TestMap<TypeParam> odd(2, 2, 24);
+  EXPECT_EQ(AvgDown<TypeParam>(*ctx, x.const_view(), 1, odd.view()).code(),
+            absl::StatusCode::kInvalidArgument);
+  TestMap<TypeParam> small(1, 2, 8);
+  EXPECT_EQ(AvgDown<TypeParam>(*ctx, x.const_view(), 1, small.view()).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TYPED_TEST(VaeOpsTest, AddMapAdds) {
+  const auto ctx = TestContext(CpuIsa::kAvx512Bf16);
+  const TestMap<TypeParam> x = RandomMap<TypeParam>(3, 5, 7, 3);
+  TestMap<TypeParam> y = RandomMap<TypeParam>(3, 5, 7, 4);
+  MapRef expected = ToRef(y);
+  for (size_t i = 0; i < expected.values.size(); ++i) expected.values[i] += AsFloat(x.values[i]);
+  ASSERT_TRUE(AddMap<TypeParam>(*ctx, x.const_view(), y.view()).ok());
+  EXPECT_LT(WorstError(y.values, expected.values, 1e-3), kRounding<TypeParam>);
+  TestMap<TypeParam> other(3, 5, 8);
+  EXPECT_EQ(AddMap<TypeParam>(*ctx, x.const_view(), other.view()).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TYPED_TEST(VaeOpsTest, PatchifyUndoesUnpatchify) {
+  const auto ctx = TestContext(CpuIsa::kPortable);
+  const TestMap<TypeParam> x = RandomMap<TypeParam>(3, 4, 12, 3);
+  std::vector<float> planes(3 * 6 * 8);
+  ASSERT_TRUE(Unpatchify<TypeParam>(*ctx, x.const_view(), absl::MakeSpan(planes)).ok());
+  TestMap<TypeParam> y(3, 4, 12);
+  ASSERT_TRUE(Patchify<TypeParam>(*ctx, planes, y.view()).ok());
+  EXPECT_EQ(WorstError(y.values, ToRef(x).values, 1.0), 0.0);
+  planes.pop_back();
+  EXPECT_EQ(Patchify<TypeParam>(*ctx, planes, y.view()).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ImageToPixelsTest, MapsBytesToTheUnitRange) {
+  const RgbImage image{2, 1, {0, 255, 51, 255, 0, 204}};
+  const auto planes = ImageToPixels(image);
+  ASSERT_TRUE(planes.ok());
+  const float expected[] = {-1.0f, 1.0f, 1.0f, -1.0f, -0.6f, 0.6f};
+  for (int i = 0; i < 6; ++i) EXPECT_NEAR((*planes)[i], expected[i], 1e-6);
+  EXPECT_EQ(*PixelsToImage(*planes, 1, 2), image);
+  EXPECT_EQ(ImageToPixels({2, 2, {0, 0, 0}}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(PixelsToImageTest, RoundsHalvesToEvenAndClamps) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   // (x / 2 + 1/2) * 255: 0, 255, 127.5 -> 128 (even), clamped ends, NaN as 0.

@@ -40,7 +40,12 @@ RequestPlan SomePlan() {
                   .timestep_shift = 2.5f,
                   .guidance_scale = 3.5f,
                   .guidance_start = 0.25f,
-                  .guidance_end = 0.75f};
+                  .guidance_end = 0.75f,
+                  .solver = Solver::kDpmpp2m};
+  plan.vision_image = RgbImage{28, 28, std::vector<uint8_t>(28 * 28 * 3, 7)};
+  plan.condition_image = RgbImage{16, 32, std::vector<uint8_t>(16 * 32 * 3, 9)};
+  plan.sample_condition = true;
+  plan.prefix.push_back({.token_ids = {11, 12}, .positions = Counting(4), .kind = PrefixKind::kVision});
   plan.seed = 0xfedcba9876543210u;
   return plan;
 }
@@ -51,8 +56,9 @@ TEST(ConvertPlanTest, RoundTrips) {
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(back->request_id, plan.request_id);
   EXPECT_EQ(back->seed, plan.seed);
-  ASSERT_EQ(back->prefix.size(), 2u);
-  for (int i = 0; i < 2; ++i) {
+  ASSERT_EQ(back->prefix.size(), 3u);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(back->prefix[i].kind, plan.prefix[i].kind);
     EXPECT_EQ(back->prefix[i].token_ids, plan.prefix[i].token_ids);
     EXPECT_EQ(back->prefix[i].positions, plan.prefix[i].positions);
     EXPECT_EQ(back->prefix[i].conditional, plan.prefix[i].conditional);
@@ -69,6 +75,34 @@ TEST(ConvertPlanTest, RoundTrips) {
   EXPECT_EQ(back->sampler.guidance_scale, 3.5f);
   EXPECT_EQ(back->sampler.guidance_start, 0.25f);
   EXPECT_EQ(back->sampler.guidance_end, 0.75f);
+  EXPECT_EQ(back->sampler.solver, Solver::kDpmpp2m);
+  EXPECT_EQ(back->vision_image, plan.vision_image);
+  EXPECT_EQ(back->condition_image, plan.condition_image);
+  EXPECT_TRUE(back->sample_condition);
+  EXPECT_FALSE(back->answer.has_value());
+}
+
+RequestPlan SomeAnswerPlan() {
+  RequestPlan plan = SomePlan();
+  plan.target = {};
+  plan.sampler = {};
+  plan.condition_image.reset();
+  plan.answer = AnswerParams{.max_new_tokens = 5,
+                             .temperature = 0.5f,
+                             .first_token_id = 3,
+                             .first_position = 40,
+                             .stop_token_id = 4,
+                             .num_valid_tokens = 99};
+  return plan;
+}
+
+TEST(ConvertPlanTest, RoundTripsAnAnswer) {
+  const RequestPlan plan = SomeAnswerPlan();
+  const absl::StatusOr<RequestPlan> back = FromProto(ToProto(plan));
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->answer, plan.answer);
+  EXPECT_FALSE(back->draws());
+  EXPECT_FALSE(back->condition_image.has_value());
 }
 
 struct BadPlan {
@@ -78,6 +112,18 @@ struct BadPlan {
 
 TEST(ConvertPlanTest, RefusesWhatDoesNotFitTogether) {
   const std::vector<BadPlan> cases = {
+      {"neither of target and answer", [](v1::RequestPlan& p) { p.clear_target(); }},
+      {"both of target and answer", [](v1::RequestPlan& p) { p.mutable_answer(); }},
+      {"plan.prefix[0].kind", [](v1::RequestPlan& p) { p.mutable_prefix(0)->clear_kind(); }},
+      {"plan.prefix[2]: markers", [](v1::RequestPlan& p) { p.mutable_prefix(2)->add_token_ids(1); }},
+      {"plan.prefix[2]: rows", [](v1::RequestPlan& p) { p.mutable_prefix(2)->clear_positions(); }},
+      {"plan.sampler.solver", [](v1::RequestPlan& p) { p.mutable_sampler()->clear_solver(); }},
+      {"plan.vision_image.pixels", [](v1::RequestPlan& p) { p.mutable_vision_image()->clear_pixels(); }},
+      {"plan.answer.max_new_tokens",
+       [](v1::RequestPlan& p) {
+         p.clear_target();
+         p.mutable_answer();
+       }},
       {"plan.prefix: blocks",
        [](v1::RequestPlan& p) {
          for (int i = 0; i <= kMaxPrefixBlocks; ++i) p.add_prefix();
@@ -86,7 +132,7 @@ TEST(ConvertPlanTest, RefusesWhatDoesNotFitTogether) {
       {"plan.prefix[1].positions",
        [](v1::RequestPlan& p) { p.mutable_prefix(1)->mutable_positions()->add_w(1); }},
       {"plan.prefix[0].positions", [](v1::RequestPlan& p) { p.mutable_prefix(0)->clear_positions(); }},
-      {"plan.target.latent_height", [](v1::RequestPlan& p) { p.clear_target(); }},
+      {"plan.target.latent_height", [](v1::RequestPlan& p) { p.mutable_target()->set_latent_height(0); }},
       {"plan.target.latent_width", [](v1::RequestPlan& p) { p.mutable_target()->set_latent_width(-1); }},
       {"latent_height * latent_width",
        [](v1::RequestPlan& p) {
@@ -130,7 +176,12 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
                                                             .device = "cpu",
                                                             .host = "h",
                                                             .max_latents = 4096,
-                                                            .pid = 9});
+                                                            .pid = 9,
+                                                            .max_rows = 8196,
+                                                            .cache_tokens = 5000,
+                                                            .has_vision = true,
+                                                            .max_requests = 7,
+                                                            .max_patches = 2304});
   EXPECT_EQ(reg.group, "g");
   EXPECT_EQ(reg.rank, 1);
   EXPECT_EQ(reg.world_size, 2);
@@ -139,6 +190,11 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
   EXPECT_EQ(reg.host, "h");
   EXPECT_EQ(reg.max_latents, 4096);
   EXPECT_EQ(reg.pid, 9);
+  EXPECT_EQ(reg.max_rows, 8196);
+  EXPECT_EQ(reg.cache_tokens, 5000);
+  EXPECT_TRUE(reg.has_vision);
+  EXPECT_EQ(reg.max_requests, 7);
+  EXPECT_EQ(reg.max_patches, 2304);
 
   EXPECT_EQ(RankRoundTrip(ReadyMessage{3}).epoch, 3u);
   EXPECT_EQ(RankRoundTrip(PongMessage{8}).id, 8u);
@@ -150,6 +206,7 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
                           .index = 3,
                           .preview = RgbImage{1, 2, {1, 2, 3, 4, 5, 6}},
                           .image = std::nullopt,
+                          .token = AnswerToken{17, true},
                           .seconds = 0.5});
   done.results.emplace_back();
   done.results[1].image = RgbImage{1, 1, {7, 8, 9}};
@@ -161,6 +218,7 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
   EXPECT_FALSE(back.results[0].image.has_value());
   EXPECT_EQ(back.results[0].kind, WorkKind::kDenoise);
   EXPECT_EQ(back.results[0].index, 3);
+  EXPECT_EQ(back.results[0].token, done.results[0].token);
   EXPECT_EQ(back.results[0].seconds, 0.5);
   EXPECT_EQ(back.results[1].image, done.results[1].image);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace lancet {
 
@@ -83,6 +84,36 @@ std::vector<float> EstimateClean(ConstMatrixView<bf16> latents, ConstMatrixView<
     }
   }
   return clean;
+}
+
+SolverWeights MultistepWeights(std::optional<float> previous_t, float t, float next_t) {
+  const double keep = static_cast<double>(next_t) / t;
+  double q = 0;
+  if (previous_t.has_value() && *previous_t < 1.0f && next_t > 0.0f) {
+    const auto lambda = [](double time) { return std::log((1 - time) / time); };
+    q = (lambda(next_t) - lambda(t)) / (2 * (lambda(t) - lambda(*previous_t)));
+  }
+  const double share = 1 - keep;
+  return {keep, share * (1 + q), -share * q};
+}
+
+void MultistepSolver::Step(ConstMatrixView<bf16> velocity, float t, float next_t, MatrixView<bf16> latents) {
+  const SolverWeights exact = MultistepWeights(previous_t_, t, next_t);
+  const auto keep = static_cast<float>(exact.latents);
+  const auto share = static_cast<float>(exact.clean);
+  const auto previous_share = static_cast<float>(exact.previous);
+  std::vector<float> clean = EstimateClean(latents, velocity, t);
+  for (int64_t r = 0; r < latents.rows; ++r) {
+    for (int64_t c = 0; c < latents.cols; ++c) {
+      bf16& x = latents.row(r)[c];
+      const int64_t i = r * latents.cols + c;
+      float next = keep * ToFloat(x) + share * clean[i];
+      if (previous_share != 0.0f) next += previous_share * previous_clean_[i];
+      x = ToBf16(next);
+    }
+  }
+  previous_clean_ = std::move(clean);
+  previous_t_ = t;
 }
 
 }  // namespace lancet

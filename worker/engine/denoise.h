@@ -1,8 +1,10 @@
-// The sampler: timestep schedule, classifier-free guidance with global renormalisation, Euler steps. Latents
-// stay bf16 and every operation rounds as in the reference.
+// The sampler: timestep schedule, classifier-free guidance with global renormalisation, Euler steps, and a
+// second-order solver for fewer steps. Latents stay bf16; schedule, guidance and Euler steps round every
+// operation as in the reference.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/bf16.h"
@@ -27,5 +29,37 @@ void EulerStep(ConstMatrixView<bf16> velocity, float dt, MatrixView<bf16> latent
 
 // The estimate of the clean latents from latents at time t: latents - t * velocity, f32 [n, 48].
 std::vector<float> EstimateClean(ConstMatrixView<bf16> latents, ConstMatrixView<bf16> velocity, float t);
+
+// How a step of DPM-Solver++(2M) from time t to next_t < t combines what it has:
+//   x' = latents * x + clean * D + previous * D_previous,  D = x - t v
+// With x_t = (1 - t) x_0 + t noise and lambda = log((1 - t) / t), a step of h = lambda' - lambda after one of
+// h_previous is (Lu et al., DPM-Solver++, arXiv:2211.01095, algorithm 2, with alpha = 1 - t, sigma = t)
+//   x' = (t'/t) x + ((1 - t') - (1 - t) t'/t) ((1 + q) D - q D_previous),  q = h / (2 h_previous)
+// and (1 - t') - (1 - t) t'/t = 1 - t'/t. First order (q = 0) is an Euler step in exact arithmetic.
+struct SolverWeights {
+  double latents = 0;
+  double clean = 0;
+  double previous = 0;
+};
+
+// lambda is infinite at both ends: q is 0 without a previous step, after a step from t = 1 (h_previous is
+// infinite), and for the step to 0 (h is infinite; x' is D then).
+//   previous_t: where the step before started, > t; nullopt for the first
+SolverWeights MultistepWeights(std::optional<float> previous_t, float t, float next_t);
+
+// The second-order multistep solver of one request. The first-order step to 0 limits it when that step is
+// long compared with the data's deviation: under shift 3.5, twelve steps (the last from t = .24) end closer
+// than thirty Euler steps for normal data of deviation .8 or more, and farther for .6 or less.
+class MultistepSolver {
+ public:
+  // One step from t to next_t, 0 <= next_t < t <= 1; latents and velocity are [n, 48] with the same n in
+  // every step, each starting where the one before ended. Estimates are f32, x' is summed in f32 and rounded
+  // to bf16 once.
+  void Step(ConstMatrixView<bf16> velocity, float t, float next_t, MatrixView<bf16> latents);
+
+ private:
+  std::vector<float> previous_clean_;  // D of the step before
+  std::optional<float> previous_t_;    // where it started
+};
 
 }  // namespace lancet

@@ -16,6 +16,7 @@
 #include "common/checkpoint.h"
 #include "common/request_plan.h"
 #include "worker/collective/collective.h"
+#include "worker/engine/model_runner.h"
 
 namespace lancet {
 
@@ -24,8 +25,11 @@ struct EngineOptions {
   int world_size = 1;
   int threads = 1;  // compute threads of this rank
   int64_t max_latents =
-      4096;              // largest picture, in latents (pixels / 256): scratch for it is allocated at load
-  int max_requests = 8;  // requests admitted at the same time
+      4096;               // largest picture, in latents (pixels / 256): scratch for it is allocated at load
+  int max_requests = 16;  // requests admitted at the same time
+  int64_t max_patches = 2304;  // largest picture for the vision tower, in patches
+  // Memory for keys and values of all requests, at most; taken as requests need it.
+  int64_t cache_bytes = int64_t{2} << 30;
   absl::Duration collective_timeout = absl::Minutes(10);  // bounds every wait for a peer
 };
 
@@ -44,6 +48,8 @@ class Engine {
   virtual size_t collective_capacity() const = 0;
   // "cpu avx512_bf16, 1 thread".
   virtual std::string device() const = 0;
+  // What this rank has memory for.
+  virtual ModelLimits limits() const = 0;
 
   // Starts an epoch: drops every request and uses `collective` (rank and world size as in the options) from
   // now on. It must outlive the epoch.
@@ -54,8 +60,10 @@ class Engine {
   // AlreadyExists, InvalidArgument (naming the field) or ResourceExhausted; a refused request leaves no
   // trace.
   virtual absl::Status Admit(const RequestPlan& plan) = 0;
-  // Executes the work in order. InvalidArgument for unknown requests or work out of order. A failed
-  // collective breaks the epoch: Attach again. Pictures are in the results of rank 0 only.
+  // Executes the work, that of one request in the given order; work of several requests shares passes of the
+  // trunk, and none changes another's bytes. One result per work. InvalidArgument for unknown requests or
+  // work out of order. A failed collective breaks the epoch: Attach again. Pictures are in the results of
+  // rank 0 only.
   virtual absl::StatusOr<std::vector<WorkResult>> Iterate(const std::vector<Work>& work) = 0;
   // Frees the request; NotFound if there is none.
   virtual absl::Status Release(uint64_t request_id) = 0;

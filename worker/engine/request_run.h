@@ -1,39 +1,54 @@
-// What a rank keeps of one admitted request, and the check of a plan before it is admitted.
+// What a rank keeps of one admitted request, and the check of a plan before it is admitted. The same on every
+// device.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <vector>
+#include <utility>
 
 #include "absl/status/status.h"
-#include "common/bf16.h"
 #include "common/model_config.h"
+#include "common/plan_rows.h"
 #include "common/request_plan.h"
-#include "common/tensor_view.h"
-#include "worker/model/kv_cache.h"
+#include "worker/engine/model_runner.h"
 
 namespace lancet {
 
 // InvalidArgument naming field, value and limit.
-absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, int64_t max_latents);
+absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits);
 
-// State of one request between iterations.
-struct RequestRun {
-  // Caches are sized for the plan. The unconditional one exists if any step is guided.
-  RequestRun(RequestPlan request, int64_t num_layers, int64_t kv_cols, std::vector<bf16> noise);
+// How far a request is.
+class RequestRun {
+ public:
+  explicit RequestRun(RequestPlan request) : plan_(std::move(request)), layout_(MakeCacheLayout(plan_)) {}
 
-  bool guided() const { return unconditional != nullptr; }
-  MatrixView<bf16> latents_view() { return {latents.data(), plan.target.num_latents(), kLatentChannels}; }
+  const RequestPlan& plan() const { return plan_; }
+  const CacheLayout& layout() const { return layout_; }
 
-  RequestPlan plan;
-  std::vector<float> times;   // TimestepSchedule
-  std::vector<bf16> latents;  // [num_latents, 48]
-  std::unique_ptr<KvCache> conditional;
-  std::unique_ptr<KvCache> unconditional;
-  bool forked = false;      // false while both caches would hold the same; then only `conditional` is filled
-  int32_t blocks_done = 0;  // prefix blocks
-  int32_t steps_done = 0;
-  bool decoded = false;
+  // InvalidArgument unless `work` is the next one of its kind and what it needs is done.
+  absl::Status CheckNext(const Work& work) const;
+  // Takes note of work that was done.
+  void Advance(const Work& work, const WorkResult& result);
+  // The answer has its last token.
+  bool answered() const { return answered_; }
+
+  // On the device; set at admission.
+  std::unique_ptr<ModelRequest> memory;
+
+ private:
+  absl::Status CheckPrefill(const Work& work) const;
+  bool prefilled() const { return block_ == static_cast<int32_t>(plan_.prefix.size()); }
+
+  const RequestPlan plan_;
+  const CacheLayout layout_;
+  bool vision_done_ = false;
+  bool latents_done_ = false;
+  int32_t block_ = 0;  // the prefix block that is next
+  int32_t row_ = 0;    // rows of it that are done
+  int32_t steps_ = 0;
+  int32_t tokens_ = 0;
+  bool answered_ = false;
+  bool decoded_ = false;
 };
 
 }  // namespace lancet

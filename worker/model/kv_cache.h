@@ -1,27 +1,55 @@
 // Keys and values of one sequence on one rank, for every layer.
 #pragma once
 
-#include <algorithm>
+#include <array>
 #include <cstdint>
-#include <vector>
+#include <memory>
 
+#include "absl/types/span.h"
 #include "common/bf16.h"
 #include "common/tensor_view.h"
+#include "kernels/attention.h"
 
 namespace lancet {
 
 // Layout: per layer, [capacity, kv heads * head_dim] bf16 for keys (after norm and rotation) and the same for
-// values. Memory is taken once, at construction.
+// values. Memory is taken once, at construction. A cache may go on from another one, its `parent`, whose
+// tokens come first: so two sequences that begin alike store their beginning once.
 class KvCache {
  public:
-  KvCache(int64_t num_layers, int64_t capacity_tokens, int64_t kv_cols)
-      : capacity_(capacity_tokens), kv_cols_(kv_cols), data_(num_layers * 2 * capacity_tokens * kv_cols) {}
+  // `parent` has the same layers and kv_cols, outlives this one, and no longer grows once this one holds
+  // tokens.
+  KvCache(int64_t num_layers, int64_t capacity_tokens, int64_t kv_cols, const KvCache* parent = nullptr)
+      : capacity_(capacity_tokens),
+        kv_cols_(kv_cols),
+        parent_(parent),
+        data_(std::make_unique_for_overwrite<bf16[]>(num_layers * 2 * capacity_tokens * kv_cols)) {}
 
+  // Own tokens, without the parent's.
   int64_t tokens() const { return tokens_; }
   int64_t capacity() const { return capacity_; }
-  int64_t bytes() const { return static_cast<int64_t>(data_.size() * sizeof(bf16)); }
 
-  // Cached rows of a layer: [tokens(), kv_cols].
+  // Everything that a new row sees, parent first; parts without tokens are left out. Valid while the object
+  // stays.
+  class Past {
+   public:
+    absl::Span<const PastTokens> parts() const { return {parts_.data(), count_}; }
+
+   private:
+    friend class KvCache;
+    std::array<PastTokens, 2> parts_;
+    size_t count_ = 0;
+  };
+  Past PastOf(int64_t layer) const {
+    Past past;
+    for (const KvCache* cache : {parent_, this}) {
+      if (cache == nullptr || cache->tokens_ == 0) continue;
+      past.parts_[past.count_++] = {cache->Keys(layer), cache->Values(layer)};
+    }
+    return past;
+  }
+
+  // Own rows of a layer: [tokens(), kv_cols].
   ConstMatrixView<bf16> Keys(int64_t layer) const { return {Base(layer, 0), tokens_, kv_cols_}; }
   ConstMatrixView<bf16> Values(int64_t layer) const { return {Base(layer, 1), tokens_, kv_cols_}; }
 
@@ -30,28 +58,16 @@ class KvCache {
   bf16* ValueRow(int64_t layer, int64_t row) { return Base(layer, 1) + row * kv_cols_; }
   void Advance(int64_t count) { tokens_ += count; }
 
-  // Copies the other's rows; it has the same layers and kv_cols, and no more tokens than this one has room
-  // for.
-  void ForkFrom(const KvCache& other, int64_t num_layers) {
-    for (int64_t layer = 0; layer < num_layers; ++layer) {
-      const auto keys = other.Keys(layer);
-      const auto values = other.Values(layer);
-      std::copy(keys.data, keys.data + keys.rows * kv_cols_, Base(layer, 0));
-      std::copy(values.data, values.data + values.rows * kv_cols_, Base(layer, 1));
-    }
-    tokens_ = other.tokens_;
-  }
-
  private:
-  bf16* Base(int64_t layer, int which) { return data_.data() + (layer * 2 + which) * capacity_ * kv_cols_; }
-  const bf16* Base(int64_t layer, int which) const {
-    return data_.data() + (layer * 2 + which) * capacity_ * kv_cols_;
+  bf16* Base(int64_t layer, int which) const {
+    return data_.get() + (layer * 2 + which) * capacity_ * kv_cols_;
   }
 
   int64_t capacity_;
   int64_t kv_cols_;
+  const KvCache* parent_;
   int64_t tokens_ = 0;
-  std::vector<bf16> data_;
+  std::unique_ptr<bf16[]> data_;
 };
 
 }  // namespace lancet

@@ -27,8 +27,15 @@ void Pass::AddText(KvCache* cache, const Positions& positions, int64_t begin, in
   }
 }
 
-void Pass::AddTarget(KvCache* cache, const Positions& positions) {
-  AddBlock(cache, /*append=*/false, /*causal=*/false);
+void Pass::AddVision(KvCache* cache, const Positions& positions) {
+  AddBlock(cache, /*append=*/true, /*causal=*/false);
+  for (size_t i = 0; i < positions.t.size(); ++i) {
+    AddRow(/*gen=*/false, /*wide=*/false, positions.t[i], positions.h[i], positions.w[i]);
+  }
+}
+
+void Pass::AddLatents(KvCache* cache, const Positions& positions, bool append) {
+  AddBlock(cache, append, /*causal=*/false);
   const size_t count = positions.t.size();
   for (size_t i = 0; i < count; ++i) {
     const bool marker = i == 0 || i + 1 == count;

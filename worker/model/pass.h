@@ -22,10 +22,13 @@ struct PassBlock {
 // row's expert follows from its number.
 class Pass {
  public:
-  // A run of text tokens, all und, causal. `begin` and `count` choose a part of the positions.
+  // Rows [begin, begin + count) of a run of text tokens, all und, causal, cached.
   void AddText(KvCache* cache, const Positions& positions, int64_t begin, int64_t count);
-  // A start marker (und), latents (gen) and an end marker (und), which all see each other. Nothing is cached.
-  void AddTarget(KvCache* cache, const Positions& positions);
+  // A start marker, features of a picture and an end marker: all und, all see each other, cached.
+  void AddVision(KvCache* cache, const Positions& positions);
+  // A start marker (und), latents (gen) and an end marker (und), which all see each other. Cached if they are
+  // a condition, not if they are the target.
+  void AddLatents(KvCache* cache, const Positions& positions, bool append);
   // A row of either kind, for tests that take a block apart: appended to the last block.
   PassBlock& AddBlock(KvCache* cache, bool append, bool causal);
   void AddRow(bool gen, bool wide, int32_t t, int32_t h, int32_t w);

@@ -143,8 +143,8 @@ absl::Status Transformer::Attend(int64_t layer, const Pass& pass, Collective& co
     args.k = k;
     args.v = v;
     args.rows = block.rows;
-    args.past_k = block.cache->Keys(layer);
-    args.past_v = block.cache->Values(layer);
+    const KvCache::Past past = block.cache->PastOf(layer);
+    args.past = past.parts();
     args.causal = block.causal;
     LANCET_RETURN_IF_ERROR(Attention(ctx_, args, attn));
     if (!block.append) continue;

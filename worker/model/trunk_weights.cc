@@ -88,7 +88,8 @@ absl::StatusOr<DenseLinear> LoadDense(const KernelContext& ctx, const StateDict&
 }  // namespace
 
 absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const StateDict& dict,
-                                                const ModelConfig& config, const ShardPlan& plan) {
+                                                const ModelConfig& config, const ShardPlan& plan,
+                                                bool with_head) {
   TrunkWeights w;
   LANCET_ASSIGN_OR_RETURN(
       const ConstMatrixView<bf16> embed,
@@ -106,6 +107,16 @@ absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const 
   }
   LANCET_ASSIGN_OR_RETURN(w.gen_norm,
                           LoadVector(dict, "language_model.model.norm_moe_gen.weight", config.hidden_size));
+  LANCET_ASSIGN_OR_RETURN(w.und_norm,
+                          LoadVector(dict, "language_model.model.norm.weight", config.hidden_size));
+  if (with_head) {
+    w.head_rows = SplitEvenly(config.vocab_size, plan.rank, plan.world_size);
+    LANCET_ASSIGN_OR_RETURN(
+        const ConstMatrixView<bf16> head,
+        LoadMatrix(dict, "language_model.lm_head.weight", config.vocab_size, config.hidden_size));
+    LANCET_ASSIGN_OR_RETURN(w.head, Bf16Weights::Pack(ctx, head.Rows(w.head_rows.begin, w.head_rows.size())));
+    dict.Release("language_model.lm_head.weight");
+  }
   LANCET_ASSIGN_OR_RETURN(const TensorView time_weight, dict.Get("time_embedder.mlp.0.weight"));
   if (time_weight.shape.size() != 2) {
     return absl::InvalidArgumentError(absl::StrCat("time_embedder.mlp.0.weight in ", dict.path(),

@@ -7,7 +7,9 @@
 #include "absl/status/statusor.h"
 #include "common/bf16.h"
 #include "common/model_config.h"
+#include "common/partition.h"
 #include "common/state_dict.h"
+#include "kernels/bf16_gemm.h"
 #include "kernels/gemm.h"
 #include "kernels/kernel_context.h"
 #include "kernels/nvfp4.h"
@@ -41,16 +43,22 @@ struct LayerWeights {
 struct TrunkWeights {
   std::vector<bf16> embed_tokens;  // [vocab, H]
   std::vector<LayerWeights> layers;
-  std::vector<bf16> gen_norm;         // [H]: the final norm of latents
+  std::vector<bf16> gen_norm;  // [H]: the final norm of latents
+  std::vector<bf16> und_norm;  // [H]: the final norm of text
+  // The output head's rows of this rank, [head_rows.size(), H]; without rows unless the checkpoint can
+  // answer.
+  Bf16Weights head;
+  Range head_rows;                    // token ids
   std::vector<DenseLinear> time_mlp;  // two: [H, F] and [H, H]
   std::vector<DenseLinear> vae2llm;   // one: [H, 48]
   std::vector<DenseLinear> llm2vae;   // one: [48, H]
 
   int64_t time_features = 0;  // F, 256 in the release
 
-  // Reads and repacks the rank's shard. The checkpoint may go away afterwards.
+  // Reads and repacks the rank's shard. The checkpoint may go away afterwards. `with_head`: also the output
+  // head, split by vocabulary.
   static absl::StatusOr<TrunkWeights> Load(const KernelContext& ctx, const StateDict& dict,
-                                           const ModelConfig& config, const ShardPlan& plan);
+                                           const ModelConfig& config, const ShardPlan& plan, bool with_head);
 };
 
 }  // namespace lancet

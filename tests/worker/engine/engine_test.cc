@@ -14,128 +14,12 @@
 #include <utility>
 #include <vector>
 
-#include "worker/collective/local_collective.h"
-#include "worker/collective/shm_collective.h"
+#include "tests/worker/engine/engine_testing.h"
 
 namespace lancet {
 namespace {
 
 using ::testing::HasSubstr;
-
-std::unique_ptr<Checkpoint> OpenNano() {
-  CheckpointPaths overrides;
-  overrides.model_dir = LANCET_TEST_DATA "/nano";
-  const auto paths = ResolveCheckpoint(overrides);
-  EXPECT_TRUE(paths.ok()) << paths.status();
-  auto checkpoint = Checkpoint::Open(*paths);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-  return *std::move(checkpoint);
-}
-
-Positions Line(int32_t first, int64_t count) {
-  Positions positions;
-  for (int64_t i = 0; i < count; ++i) {
-    for (auto* axis : {&positions.t, &positions.h, &positions.w})
-      axis->push_back(first + static_cast<int32_t>(i));
-  }
-  return positions;
-}
-
-RequestPlan MakePlan(uint64_t id, uint64_t seed, int32_t height = 2, int32_t width = 3) {
-  RequestPlan plan;
-  plan.request_id = id;
-  plan.seed = seed;
-  plan.prefix.push_back({{301, 5, 6, 7}, Line(0, 4), true, true});
-  plan.prefix.push_back({{8, 9, 10}, Line(4, 3), true, false});
-  plan.prefix.push_back({{302, 198}, Line(7, 2), true, true});
-  plan.target.latent_height = height;
-  plan.target.latent_width = width;
-  plan.target.start_token_id = 309;
-  plan.target.end_token_id = 310;
-  plan.target.conditional = Line(9, plan.target.num_latents() + 2);
-  plan.target.unconditional = Line(6, plan.target.num_latents() + 2);
-  plan.sampler.num_steps = 3;
-  return plan;
-}
-
-std::vector<Work> AllWork(const RequestPlan& plan, PreviewMethod preview = PreviewMethod::kNone) {
-  std::vector<Work> work;
-  for (size_t i = 0; i < plan.prefix.size(); ++i) {
-    work.push_back({plan.request_id, WorkKind::kPrefill, static_cast<int32_t>(i), PreviewMethod::kNone});
-  }
-  for (int32_t step = 0; step < plan.sampler.num_steps; ++step) {
-    work.push_back({plan.request_id, WorkKind::kDenoise, step, preview});
-  }
-  work.push_back({plan.request_id, WorkKind::kDecode, 0, PreviewMethod::kNone});
-  return work;
-}
-
-// Ranks as threads, every rank doing the same.
-class Group {
- public:
-  Group(const Checkpoint& checkpoint, int world_size, int threads = 1) {
-    for (int rank = 0; rank < world_size; ++rank) {
-      EngineOptions options;
-      options.rank = rank;
-      options.world_size = world_size;
-      options.threads = threads;
-      options.max_latents = 64;
-      auto engine = Engine::Load(checkpoint, options);
-      EXPECT_TRUE(engine.ok()) << engine.status();
-      engines_.push_back(*std::move(engine));
-    }
-    const size_t capacity = engines_[0]->collective_capacity();
-    if (world_size == 1) {
-      collectives_.push_back(*SingleRankCollective::Create(capacity));
-    } else {
-      auto group = ShmCollective::CreateGroupInProcess(world_size, capacity);
-      EXPECT_TRUE(group.ok()) << group.status();
-      for (auto& collective : *group) collectives_.push_back(std::move(collective));
-    }
-  }
-
-  void OnEveryRank(const std::function<void(int rank, Engine& engine)>& fn) {
-    std::vector<std::thread> threads;
-    for (size_t rank = 0; rank < engines_.size(); ++rank) {
-      threads.emplace_back([&, rank] { fn(static_cast<int>(rank), *engines_[rank]); });
-    }
-    for (std::thread& thread : threads) thread.join();
-  }
-
-  void Attach() {
-    OnEveryRank([&](int rank, Engine& engine) { EXPECT_TRUE(engine.Attach(collectives_[rank].get()).ok()); });
-  }
-
-  // Executes the batches of work one Iterate each, after admitting the plans; rank 0's results.
-  std::vector<WorkResult> Run(const std::vector<RequestPlan>& plans,
-                              const std::vector<std::vector<Work>>& batches) {
-    std::vector<WorkResult> all;
-    OnEveryRank([&](int rank, Engine& engine) {
-      for (const RequestPlan& plan : plans) EXPECT_TRUE(engine.Admit(plan).ok());
-      for (const std::vector<Work>& batch : batches) {
-        auto results = engine.Iterate(batch);
-        ASSERT_TRUE(results.ok()) << results.status();
-        if (rank == 0) {
-          for (WorkResult& result : *results) all.push_back(std::move(result));
-        }
-      }
-      for (const RequestPlan& plan : plans) EXPECT_TRUE(engine.Release(plan.request_id).ok());
-    });
-    return all;
-  }
-
-  Engine& engine(int rank) { return *engines_[rank]; }
-
- private:
-  std::vector<std::unique_ptr<Engine>> engines_;
-  std::vector<std::unique_ptr<Collective>> collectives_;
-};
-
-RgbImage Draw(Group& group, const RequestPlan& plan) {
-  const std::vector<WorkResult> results = group.Run({plan}, {AllWork(plan)});
-  EXPECT_TRUE(results.back().image.has_value());
-  return results.back().image.value_or(RgbImage{});
-}
 
 class EngineTest : public ::testing::TestWithParam<int> {
  protected:
@@ -178,13 +62,21 @@ TEST_P(EngineTest, RequestsThatTakeTurnsDoNotTouchEachOther) {
   EXPECT_EQ(results[results.size() - 1].image, alone_b);
 }
 
+std::vector<Work> WithPreviews(std::vector<Work> work, PreviewMethod method) {
+  for (Work& item : work) {
+    if (item.kind == WorkKind::kDenoise) item.preview = method;
+  }
+  return work;
+}
+
 TEST_P(EngineTest, PreviewsComeWithTheirStepAndChangeNothing) {
   Group group(*checkpoint_, GetParam());
   group.Attach();
   const RequestPlan plan = MakePlan(1, 7);
   const RgbImage expected = Draw(group, plan);
-  const std::vector<WorkResult> latent = group.Run({plan}, {AllWork(plan, PreviewMethod::kLatentRgb)});
-  const std::vector<WorkResult> vae = group.Run({plan}, {AllWork(plan, PreviewMethod::kVae)});
+  const std::vector<WorkResult> latent =
+      group.Run({plan}, {WithPreviews(AllWork(plan), PreviewMethod::kLatentRgb)});
+  const std::vector<WorkResult> vae = group.Run({plan}, {WithPreviews(AllWork(plan), PreviewMethod::kVae)});
   ASSERT_TRUE(latent[3].preview.has_value());
   EXPECT_EQ(latent[3].preview->width, 3);
   EXPECT_EQ(latent[3].preview->height, 2);
@@ -239,7 +131,17 @@ TEST_F(EngineContractTest, RefusesBadPlansByField) {
     std::function<void(RequestPlan&)> spoil;
   };
   const Case cases[] = {
-      {"target", [](RequestPlan& p) { p.target.latent_height = 0; }},
+      {"target: has no latents", [](RequestPlan& p) { p.target.latent_height = 0; }},
+      {"target: given together", [](RequestPlan& p) { p.answer.emplace(); }},
+      {"prefix[1]: needs a picture", [](RequestPlan& p) { p.prefix[1].kind = PrefixKind::kVision; }},
+      {"vision_image", [](RequestPlan& p) { p.vision_image = NoisePicture(30, 28, 1); }},
+      {"vision_image", [](RequestPlan& p) { p.vision_image = NoisePicture(280, 280, 1); }},
+      {"condition_image", [](RequestPlan& p) { p.condition_image = NoisePicture(16, 8, 1); }},
+      {"condition_image",
+       [](RequestPlan& p) {
+         p.condition_image = NoisePicture(16, 16, 1);
+         p.condition_image->pixels.pop_back();
+       }},
       {"at most 64", [](RequestPlan& p) { p.target.latent_height = 1000; }},
       {"target.start_token_id: token id 336", [](RequestPlan& p) { p.target.start_token_id = 336; }},
       {"target.conditional", [](RequestPlan& p) { p.target.conditional.h.pop_back(); }},

@@ -22,9 +22,9 @@ TEST(PassTest, GathersUndRowsBeforeGenRowsWhoeverTheyBelongTo) {
   KvCache a(1, 8, 4);
   KvCache b(1, 8, 4);
   Pass pass;
-  pass.AddTarget(&a, Line(0, 4));       // marker, two latents, marker
+  pass.AddLatents(&a, Line(0, 4), /*append=*/false);       // marker, two latents, marker
   pass.AddText(&b, Line(10, 3), 1, 2);  // rows 11 and 12
-  pass.AddTarget(&b, Line(20, 3));
+  pass.AddLatents(&b, Line(20, 3), /*append=*/true);
   pass.Finish();
   EXPECT_EQ(pass.und_rows(), 6);
   EXPECT_EQ(pass.gen_rows(), 3);
@@ -35,26 +35,45 @@ TEST(PassTest, GathersUndRowsBeforeGenRowsWhoeverTheyBelongTo) {
   EXPECT_THAT(pass.Wide(), ElementsAre(1, 1, 0, 0, 1, 1, 1, 1, 1));
   EXPECT_TRUE(pass.blocks()[1].append);
   EXPECT_TRUE(pass.blocks()[1].causal);
-  EXPECT_FALSE(pass.blocks()[2].append);
+  EXPECT_TRUE(pass.blocks()[2].append);
   EXPECT_FALSE(pass.blocks()[2].causal);
 }
 
-TEST(KvCacheTest, AForkHoldsTheSameRowsAndGrowsAlone) {
-  KvCache cache(2, 3, 2);
-  for (int64_t layer = 0; layer < 2; ++layer) {
-    cache.KeyRow(layer, 0)[1] = ToBf16(static_cast<float>(layer + 1));
-    cache.ValueRow(layer, 0)[0] = ToBf16(static_cast<float>(layer + 5));
+TEST(PassTest, PicturesBecomeBlocksThatSeeAllOfThemselves) {
+  KvCache cache(1, 8, 4);
+  Pass pass;
+  pass.AddVision(&cache, Line(0, 4));
+  pass.AddLatents(&cache, Line(10, 3), /*append=*/true);
+  pass.Finish();
+  EXPECT_EQ(pass.und_rows(), 6);
+  EXPECT_EQ(pass.gen_rows(), 1);
+  EXPECT_THAT(pass.Wide(), ElementsAre(0, 0, 0, 0, 1, 1, 1));
+  for (const PassBlock& block : pass.blocks()) {
+    EXPECT_TRUE(block.append);
+    EXPECT_FALSE(block.causal);
   }
-  cache.Advance(1);
-  KvCache fork(2, 9, 2);
-  fork.ForkFrom(cache, 2);
-  EXPECT_EQ(fork.tokens(), 1);
-  EXPECT_EQ(ToFloat(fork.Keys(1).row(0)[1]), 2.0f);
-  EXPECT_EQ(ToFloat(fork.Values(1).row(0)[0]), 6.0f);
-  fork.KeyRow(0, 1)[0] = ToBf16(9.0f);
-  fork.Advance(1);
-  EXPECT_EQ(cache.tokens(), 1);
-  EXPECT_EQ(fork.tokens(), 2);
+}
+
+TEST(KvCacheTest, TwoCachesGoOnFromOneBeginning) {
+  KvCache shared(2, 3, 2);
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    shared.KeyRow(layer, 0)[1] = ToBf16(static_cast<float>(layer + 1));
+    shared.ValueRow(layer, 0)[0] = ToBf16(static_cast<float>(layer + 5));
+  }
+  shared.Advance(1);
+  KvCache a(2, 9, 2, &shared);
+  KvCache b(2, 9, 2, &shared);
+  ASSERT_EQ(a.PastOf(1).parts().size(), 1u);
+  EXPECT_EQ(ToFloat(a.PastOf(1).parts()[0].k.row(0)[1]), 2.0f);
+  EXPECT_EQ(ToFloat(b.PastOf(1).parts()[0].v.row(0)[0]), 6.0f);
+  a.KeyRow(0, 0)[0] = ToBf16(9.0f);
+  a.Advance(1);
+  const KvCache::Past past = a.PastOf(0);
+  ASSERT_EQ(past.parts().size(), 2u);
+  EXPECT_EQ(ToFloat(past.parts()[1].k.row(0)[0]), 9.0f);
+  EXPECT_EQ(a.tokens(), 1);
+  EXPECT_EQ(b.PastOf(0).parts().size(), 1u);
+  EXPECT_EQ(shared.tokens(), 1);
 }
 
 }  // namespace

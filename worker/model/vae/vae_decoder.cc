@@ -5,8 +5,6 @@
 #include "worker/model/vae/vae_decoder.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <string>
 #include <utility>
 
@@ -18,7 +16,7 @@
 #include "kernels/spatial_attention.h"
 #include "kernels/vae_ops.h"
 #include "worker/model/vae/latent_statistics.h"
-#include "worker/model/vae/strip_conv.h"
+#include "worker/model/vae/vae_layers.h"
 #include "worker/model/vae/vae_weights.h"
 
 namespace lancet {
@@ -26,42 +24,12 @@ namespace {
 
 // 16384 x 16384 pixels: keeps sizes far from overflow.
 constexpr int64_t kMostLatents = int64_t{1} << 20;
-constexpr size_t kAlignment = 64;
-
-constexpr ConvPadding kNoPadding;
-constexpr ConvPadding kSamePadding{1, 1, 1, 1};
-
-struct FreeDeleter {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// Memory for maps, untouched until used.
-class Buffer {
- public:
-  absl::Status Reserve(int64_t bytes) {
-    const size_t rounded = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
-    data_.reset(std::aligned_alloc(kAlignment, rounded));
-    if (data_ == nullptr) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("no memory for ", bytes, " bytes of decoder activations"));
-    }
-    return absl::OkStatus();
-  }
-  template <typename T>
-  MapView<T> Map(int64_t height, int64_t width, int64_t channels) const {
-    return {static_cast<T*>(data_.get()), height, width, channels};
-  }
-
- private:
-  std::unique_ptr<void, FreeDeleter> data_;
-};
-
 // T is ActivationType of the context.
 template <typename T>
 class Decoder final : public VaeDecoder {
  public:
   Decoder(VaeDecoderWeights weights, SpatialAttention attention, VaeDecoderOptions options)
-      : options_(std::move(options)), weights_(std::move(weights)), attention_(std::move(attention)) {}
+      : options_(std::move(options)), weights_(std::move(weights)), layers_(std::move(attention)) {}
 
   absl::Status ReserveBuffers() {
     // Elements per latent that each buffer needs, by walking the graph as Decode does.
@@ -150,37 +118,15 @@ class Decoder final : public VaeDecoder {
     return weights_.conv_in.Forward(ConstMapView<T>(mixed), kSamePadding, false, x);
   }
 
-  // y = x + conv2(silu(norm2(conv1(silu(norm1(x)))))); y may be x if the widths agree. Uses spare_.
+  // y = block(x). Uses spare_.
   absl::Status Residual(const KernelContext& ctx, VaeResBlock& block, MapView<T> x, MapView<T> y) {
-    const MapView<T> inner = Map(spare_, x.height, x.width, block.out_channels());
-    LANCET_RETURN_IF_ERROR(NormConv(ctx, x, block.norm1, block.conv1, false, inner));
-    if (block.shortcut.has_value()) {
-      LANCET_RETURN_IF_ERROR(block.shortcut->Forward(ConstMapView<T>(x), kNoPadding, false, y));
-    } else if (y.data != x.data) {
-      std::memcpy(y.data, x.data, x.elements() * sizeof(T));
-    }
-    return NormConv(ctx, inner, block.norm2, block.conv2, true, y);
+    return layers_.Residual(ctx, block, x, Map(spare_, x.height, x.width, block.out_channels()), y);
   }
 
-  absl::Status NormConv(const KernelContext& ctx, MapView<T> x, const std::vector<float>& gamma, Conv2d& conv,
-                        bool accumulate, MapView<T> y) {
-    return strips_.Run(
-        conv,
-        [&](int64_t begin, MapView<T> rows) {
-          return ChannelNorm<T>(ctx, x.Rows(begin, rows.height), gamma, NormActivation::kSilu, rows);
-        },
-        accumulate, y);
-  }
-
-  // x += proj(attention(qkv(norm(x)))). Uses spare_ and kCurrent.
+  // Uses spare_ and kCurrent.
   absl::Status Attend(const KernelContext& ctx, MapView<T> x) {
-    const MapView<T> inner = Map(spare_, x.height, x.width, x.channels);
-    const MapView<T> qkv = Map(kCurrent, x.height, x.width, 3 * x.channels);
-    VaeAttention& w = weights_.attention;
-    LANCET_RETURN_IF_ERROR(ChannelNorm<T>(ctx, x, w.norm, NormActivation::kNone, inner));
-    LANCET_RETURN_IF_ERROR(w.qkv.Forward(ConstMapView<T>(inner), kNoPadding, false, qkv));
-    LANCET_RETURN_IF_ERROR(attention_.Forward(ctx, ConstMapView<T>(qkv), inner));
-    return w.proj.Forward(ConstMapView<T>(inner), kNoPadding, true, x);
+    return layers_.Attend(ctx, weights_.attention, x, Map(spare_, x.height, x.width, x.channels),
+                          Map(kCurrent, x.height, x.width, 3 * x.channels));
   }
 
   // x: in input_. The result lies in input_ again (after an exchange), or in kCurrent for the last stage.
@@ -192,7 +138,7 @@ class Decoder final : public VaeDecoder {
     }
     if (!stage.resample.has_value()) return y;
     const MapView<T> out = Map(spare_, 2 * x.height, 2 * x.width, stage.out_channels());
-    LANCET_RETURN_IF_ERROR(strips_.Run(
+    LANCET_RETURN_IF_ERROR(layers_.strips().Run(
         *stage.resample, [&](int64_t begin, MapView<T> rows) { return UpsampleRows<T>(ctx, y, begin, rows); },
         false, out));
     LANCET_RETURN_IF_ERROR(DupUpAdd<T>(ctx, x, stage.frame_factor, out));
@@ -202,7 +148,7 @@ class Decoder final : public VaeDecoder {
 
   absl::StatusOr<std::vector<float>> Leave(const KernelContext& ctx, MapView<T> x) {
     const MapView<T> patches = Map(spare_, x.height, x.width, weights_.head.shape().out_channels);
-    LANCET_RETURN_IF_ERROR(NormConv(ctx, x, weights_.head_norm, weights_.head, false, patches));
+    LANCET_RETURN_IF_ERROR(layers_.NormConv(ctx, x, weights_.head_norm, weights_.head, false, patches));
     std::vector<float> planes(patches.elements());
     LANCET_RETURN_IF_ERROR(Unpatchify<T>(ctx, patches, absl::MakeSpan(planes)));
     if (options_.clamp) {
@@ -213,9 +159,8 @@ class Decoder final : public VaeDecoder {
 
   const VaeDecoderOptions options_;
   VaeDecoderWeights weights_;
-  SpatialAttention attention_;
-  StripConv<T> strips_;
-  Buffer buffers_[3];
+  VaeLayers<T> layers_;
+  MapBuffer buffers_[3];
   int input_ = 0;
   int spare_ = 1;
 };

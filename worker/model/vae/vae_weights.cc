@@ -1,7 +1,5 @@
 #include "worker/model/vae/vae_weights.h"
 
-#include <bit>
-#include <cmath>
 #include <string>
 #include <utility>
 
@@ -9,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "common/bf16.h"
+#include "common/half.h"
 #include "common/status_macros.h"
 
 namespace lancet {
@@ -16,19 +15,7 @@ namespace {
 
 // Wider layers than any autoencoder has: beyond this a header is nonsense.
 constexpr int64_t kMaxChannels = 16384;
-constexpr int64_t kHeadChannels = 12;
-
-float HalfToFloat(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
-  const int exponent = (h >> 10) & 31;
-  const uint32_t mantissa = h & 1023u;
-  if (exponent == 0) {
-    const float value = std::ldexp(static_cast<float>(mantissa), -24);
-    return sign != 0 ? -value : value;
-  }
-  const uint32_t wide = exponent == 31 ? 255u : static_cast<uint32_t>(exponent) + 112u;
-  return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
-}
+constexpr int64_t kFoldedChannels = 12;  // 3 colours x 2 x 2 pixels
 
 // Element i of a tensor of a floating-point type.
 float Element(const TensorView& t, int64_t i) {
@@ -50,7 +37,8 @@ class Loader {
 
   // `in` is the expected number of input channels, 0 for any; likewise `out`. A 3-D kernel gives its last
   // temporal tap.
-  absl::StatusOr<Conv2d> Conv(const std::string& prefix, int64_t kernel, int64_t in, int64_t out) const {
+  absl::StatusOr<Conv2d> Conv(const std::string& prefix, int64_t kernel, int64_t in, int64_t out,
+                              int64_t stride = 1) const {
     const std::string name = prefix + ".weight";
     LANCET_ASSIGN_OR_RETURN(const TensorView w, Float(name));
     const auto wrong = [&] {
@@ -68,7 +56,7 @@ class Loader {
         w.shape[1] < 1 || w.shape[0] > kMaxChannels || w.shape[1] > kMaxChannels) {
       return wrong();
     }
-    const ConvShape shape{w.shape[0], w.shape[1], kernel, 1};
+    const ConvShape shape{w.shape[0], w.shape[1], kernel, stride};
     std::vector<float> plain(shape.out_channels * shape.in_channels * area);
     for (int64_t oc = 0; oc < shape.out_channels * shape.in_channels; ++oc) {
       const int64_t tap = (oc * taps + taps - 1) * area;
@@ -117,7 +105,7 @@ class Loader {
     return VaeAttention{std::move(norm), std::move(qkv), std::move(proj)};
   }
 
-  absl::StatusOr<VaeStage> Stage(int index, int64_t in) const {
+  absl::StatusOr<VaeStage> DecoderStage(int index, int64_t in) const {
     const std::string prefix = absl::StrCat("decoder.upsamples.", index, ".upsamples.");
     VaeStage stage;
     stage.frame_factor = index < 2 ? 2 : 1;
@@ -136,6 +124,32 @@ class Loader {
                                                        in, " to ", width, " channels; its shortcut needs ",
                                                        4 * stage.frame_factor,
                                                        " times the latter to be a multiple of the former"));
+      }
+    }
+    return stage;
+  }
+
+  // Only stages 1 and 2 may change the width: the first works in place, the last adds its input to its
+  // output.
+  absl::StatusOr<VaeStage> EncoderStage(int index, int64_t in) const {
+    const std::string prefix = absl::StrCat("encoder.downsamples.", index, ".downsamples.");
+    const bool widens = index == 1 || index == 2;
+    VaeStage stage;
+    stage.frame_factor = widens ? 2 : 1;
+    int64_t width = in;
+    for (int b = 0; b < 2; ++b) {
+      LANCET_ASSIGN_OR_RETURN(VaeResBlock block,
+                              ResBlock(absl::StrCat(prefix, b), width, b == 0 && widens ? 0 : width));
+      width = block.out_channels();
+      stage.blocks.push_back(std::move(block));
+    }
+    if (index + 1 < kVaeStages) {
+      LANCET_ASSIGN_OR_RETURN(stage.resample, Conv(prefix + "2.resample.1", 3, width, width, 2));
+      if (4 * stage.frame_factor * in % width != 0) {
+        return absl::InvalidArgumentError(absl::StrCat(dict_.path(), ": encoder stage ", index, " goes from ",
+                                                       in, " to ", width, " channels; its shortcut needs ",
+                                                       4 * stage.frame_factor,
+                                                       " times the former to be a multiple of the latter"));
       }
     }
     return stage;
@@ -175,15 +189,42 @@ absl::StatusOr<VaeDecoderWeights> LoadVaeDecoderWeights(const KernelContext& ctx
   std::vector<VaeStage> stages;
   int64_t width = middle;
   for (int i = 0; i < kVaeStages; ++i) {
-    LANCET_ASSIGN_OR_RETURN(VaeStage stage, loader.Stage(i, width));
+    LANCET_ASSIGN_OR_RETURN(VaeStage stage, loader.DecoderStage(i, width));
     width = stage.out_channels();
     stages.push_back(std::move(stage));
   }
   LANCET_ASSIGN_OR_RETURN(std::vector<float> head_norm, loader.Gamma("decoder.head.0.gamma", width));
-  LANCET_ASSIGN_OR_RETURN(Conv2d head, loader.Conv("decoder.head.2", 3, width, kHeadChannels));
+  LANCET_ASSIGN_OR_RETURN(Conv2d head, loader.Conv("decoder.head.2", 3, width, kFoldedChannels));
   return VaeDecoderWeights{std::move(latent_in), std::move(conv_in),    std::move(middle_in),
                            std::move(attention), std::move(middle_out), std::move(stages),
                            std::move(head_norm), std::move(head)};
+}
+
+absl::StatusOr<VaeEncoderWeights> LoadVaeEncoderWeights(const KernelContext& ctx, const StateDict& dict) {
+  const Loader loader(ctx, dict);
+  LANCET_ASSIGN_OR_RETURN(Conv2d conv_in, loader.Conv("encoder.conv1", 3, kFoldedChannels, 0));
+  std::vector<VaeStage> stages;
+  int64_t width = conv_in.shape().out_channels;
+  for (int i = 0; i < kVaeStages; ++i) {
+    LANCET_ASSIGN_OR_RETURN(VaeStage stage, loader.EncoderStage(i, width));
+    width = stage.out_channels();
+    stages.push_back(std::move(stage));
+  }
+  LANCET_ASSIGN_OR_RETURN(VaeResBlock middle_in, loader.ResBlock("encoder.middle.0", width, width));
+  LANCET_ASSIGN_OR_RETURN(VaeAttention attention, loader.Attention("encoder.middle.1", width));
+  LANCET_ASSIGN_OR_RETURN(VaeResBlock middle_out, loader.ResBlock("encoder.middle.2", width, width));
+  LANCET_ASSIGN_OR_RETURN(std::vector<float> head_norm, loader.Gamma("encoder.head.0.gamma", width));
+  LANCET_ASSIGN_OR_RETURN(Conv2d head, loader.Conv("encoder.head.2", 3, width, 0));
+  const int64_t moments = head.shape().out_channels;
+  if (moments % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(dict.path(), ": tensor \"encoder.head.2.weight\" has ",
+                                                   moments,
+                                                   " output channels; expected as many means as variances"));
+  }
+  LANCET_ASSIGN_OR_RETURN(Conv2d moments_out, loader.Conv("conv1", 1, moments, moments));
+  return VaeEncoderWeights{std::move(conv_in),   std::move(stages),     std::move(middle_in),
+                           std::move(attention), std::move(middle_out), std::move(head_norm),
+                           std::move(head),      std::move(moments_out)};
 }
 
 }  // namespace lancet

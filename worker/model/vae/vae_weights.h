@@ -1,5 +1,5 @@
-// The decoder's weights: tensor names to convolutions and norms, with every shape checked against its
-// neighbours. Only what a single frame needs is read.
+// The weights of the autoencoder's halves: tensor names to convolutions and norms, with every shape checked
+// against its neighbours. Only what a single frame needs is read.
 #pragma once
 
 #include <array>
@@ -33,9 +33,10 @@ struct VaeAttention {
 };
 
 struct VaeStage {
-  std::vector<VaeResBlock> blocks;  // three
-  std::optional<Conv2d> resample;   // 3x3 after the x2 enlargement; none in the last stage
-  int64_t frame_factor = 1;         // temporal factor of the stage: it shapes the shortcut even for one frame
+  std::vector<VaeResBlock> blocks;  // three in the decoder, two in the encoder
+  // 3x3, after the x2 enlargement (decoder) or with stride 2 (encoder); none in the last stage.
+  std::optional<Conv2d> resample;
+  int64_t frame_factor = 1;  // temporal factor of the stage: it shapes the shortcut even for one frame
 
   int64_t in_channels() const { return blocks.front().in_channels(); }
   int64_t out_channels() const { return blocks.front().out_channels(); }
@@ -60,5 +61,22 @@ struct VaeDecoderWeights {
 // NotFound or InvalidArgument names tensor, file, shape and what was expected. Gammas are rounded to bf16
 // where activations are bf16, as the reference rounds them.
 absl::StatusOr<VaeDecoderWeights> LoadVaeDecoderWeights(const KernelContext& ctx, const StateDict& dict);
+
+struct VaeEncoderWeights {
+  Conv2d conv_in;                // 3x3, from 12 (3 colours x 2 x 2 pixels)
+  std::vector<VaeStage> stages;  // kVaeStages
+  VaeResBlock middle_in;
+  VaeAttention attention;
+  VaeResBlock middle_out;
+  std::vector<float> head_norm;
+  Conv2d head;         // 3x3, c -> 2 z
+  Conv2d moments_out;  // top-level conv1: 1x1, 2 z -> 2 z; means first, then log-variances
+
+  int64_t latent_channels() const { return moments_out.shape().out_channels / 2; }
+  int64_t middle_channels() const { return head.shape().in_channels; }
+};
+
+// As above; the file must hold `encoder.*` and `conv1.*`. A time_conv is never read.
+absl::StatusOr<VaeEncoderWeights> LoadVaeEncoderWeights(const KernelContext& ctx, const StateDict& dict);
 
 }  // namespace lancet

@@ -1,0 +1,169 @@
+// Requests of every kind that share passes: none changes another's bytes, and memory comes back.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <malloc.h>
+
+#include <map>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "tests/worker/engine/engine_testing.h"
+
+namespace lancet {
+namespace {
+
+// What a client gets.
+struct Outcome {
+  std::vector<int32_t> tokens;
+  std::vector<RgbImage> previews;
+  RgbImage image;
+
+  void Add(WorkResult result) {
+    if (result.token.has_value()) tokens.push_back(result.token->id);
+    if (result.preview.has_value()) previews.push_back(*std::move(result.preview));
+    if (result.image.has_value()) image = *std::move(result.image);
+  }
+  friend bool operator==(const Outcome&, const Outcome&) = default;
+};
+
+// The work of a plan with text cut at random.
+std::vector<Work> CutWork(const RequestPlan& plan, std::mt19937& random) {
+  std::vector<Work> cut;
+  for (Work work : AllWork(plan)) {
+    if (work.kind == WorkKind::kDenoise) work.preview = PreviewMethod::kLatentRgb;
+    const bool text = work.kind == WorkKind::kPrefill && plan.prefix[work.index].kind == PrefixKind::kText;
+    if (!text) {
+      cut.push_back(work);
+      continue;
+    }
+    const auto rows = static_cast<int32_t>(plan.prefix[work.index].rows());
+    for (int32_t begin = 0; begin < rows; begin += work.count) {
+      work.begin = begin;
+      work.count = 1 + static_cast<int32_t>(random() % (rows - begin));
+      cut.push_back(work);
+    }
+  }
+  return cut;
+}
+
+std::vector<RequestPlan> MixedPlans() {
+  std::vector<RequestPlan> plans = {MakePlan(1, 7),        MakePlan(2, 8, 4, 2),  MakeEditPlan(3, 9),
+                                    MakeAnswerPlan(4, 10), MakeAnswerPlan(5, 11), MakeAnswerPlan(6, 12, 0.8f),
+                                    MakeEditPlan(7, 13),   MakePlan(8, 14)};
+  plans[6].sampler.solver = Solver::kDpmpp2m;
+  plans[6].sample_condition = true;
+  plans[7].sampler.guidance_scale = 1.0f;
+  return plans;
+}
+
+class EngineMixTest : public ::testing::TestWithParam<int> {};
+
+TEST_P(EngineMixTest, ARequestsBytesDoNotDependOnWhatElseRan) {
+  const auto checkpoint = OpenNano();
+  Group group(*checkpoint, GetParam());
+  group.Attach();
+  const std::vector<RequestPlan> plans = MixedPlans();
+  std::map<uint64_t, Outcome> alone;
+  for (const RequestPlan& plan : plans) {
+    std::vector<Work> work = AllWork(plan);
+    for (Work& item : work) {
+      if (item.kind == WorkKind::kDenoise) item.preview = PreviewMethod::kLatentRgb;
+    }
+    for (WorkResult& result : group.Run({plan}, {work})) alone[plan.request_id].Add(std::move(result));
+  }
+  for (const auto& [id, outcome] : alone) {
+    EXPECT_TRUE(outcome.image.width > 0 || !outcome.tokens.empty()) << "request " << id;
+  }
+  for (uint32_t seed = 0; seed < 4; ++seed) {
+    std::mt19937 random(seed);
+    std::map<uint64_t, std::vector<Work>> left;
+    for (const RequestPlan& plan : plans) left[plan.request_id] = CutWork(plan, random);
+    std::vector<std::vector<Work>> batches;
+    while (!left.empty()) {
+      std::vector<Work>& batch = batches.emplace_back();
+      for (auto it = left.begin(); it != left.end();) {
+        if (random() % 3 != 0) {
+          batch.push_back(it->second.front());
+          it->second.erase(it->second.begin());
+        }
+        it = it->second.empty() ? left.erase(it) : std::next(it);
+      }
+      std::shuffle(batch.begin(), batch.end(), random);
+    }
+    std::map<uint64_t, Outcome> mixed;
+    for (WorkResult& result : group.Run(plans, batches)) mixed[result.request_id].Add(std::move(result));
+    for (const auto& [id, outcome] : alone) {
+      EXPECT_EQ(mixed[id].tokens, outcome.tokens) << "request " << id << ", mix " << seed;
+      EXPECT_TRUE(mixed[id] == outcome) << "request " << id << ", mix " << seed;
+    }
+  }
+}
+
+TEST_P(EngineMixTest, AnswersEndAndFurtherWorkDoesNothing) {
+  const auto checkpoint = OpenNano();
+  Group group(*checkpoint, GetParam());
+  group.Attach();
+  RequestPlan plan = MakeAnswerPlan(1, 10);
+  const std::vector<WorkResult> all = group.Run({plan}, {AllWork(plan)});
+  const size_t first = all.size() - 6;
+  ASSERT_TRUE(all[first].token.has_value());
+  ASSERT_TRUE(all.back().token.has_value());
+  EXPECT_TRUE(all.back().token->last);  // max_new_tokens
+  EXPECT_FALSE(all[first].token->last);
+  // The second token as the stop token: the answer ends with it, or earlier if it came earlier.
+  plan.answer->stop_token_id = all[first + 1].token->id;
+  const std::vector<WorkResult> stopped = group.Run({plan}, {AllWork(plan)});
+  const size_t end = all[first].token->id == plan.answer->stop_token_id ? first : first + 1;
+  EXPECT_TRUE(stopped[end].token->last);
+  for (size_t i = end + 1; i < stopped.size(); ++i) EXPECT_FALSE(stopped[i].token.has_value()) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, EngineMixTest, ::testing::Values(1, 2, 3));
+
+TEST(EngineMemoryTest, AdmissionCountsTheCacheAndReleaseGivesItBack) {
+  const auto checkpoint = OpenNano();
+  EngineOptions options;
+  options.max_latents = 64;
+  options.max_patches = 64;
+  const int64_t token_bytes = 2 * 2 * 2 * 128 * 2;  // layers, keys and values, heads, head_dim, bf16
+  options.cache_bytes = 40 * token_bytes;
+  auto engine = *Engine::Load(*checkpoint, options);
+  EXPECT_EQ(engine->limits().cache_tokens, 40);
+  auto collective = *SingleRankCollective::Create(engine->collective_capacity());
+  ASSERT_TRUE(engine->Attach(collective.get()).ok());
+  // 4 shared, 3 + 2 conditional, 2 unconditional.
+  for (uint64_t id = 0; id < 3; ++id) ASSERT_TRUE(engine->Admit(MakePlan(id, 1)).ok());
+  const absl::Status refused = engine->Admit(MakePlan(3, 1));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()), ::testing::HasSubstr("needs a cache of 11 tokens; 33 of 40"));
+  ASSERT_TRUE(engine->Release(1).ok());
+  EXPECT_TRUE(engine->Admit(MakePlan(3, 1)).ok());
+}
+
+TEST(EngineMemoryTest, TenThousandRequestsLeaveMemoryFlat) {
+  const auto checkpoint = OpenNano();
+  EngineOptions options;
+  options.max_latents = 64;
+  options.max_patches = 64;
+  auto engine = *Engine::Load(*checkpoint, options);
+  auto collective = *SingleRankCollective::Create(engine->collective_capacity());
+  ASSERT_TRUE(engine->Attach(collective.get()).ok());
+  size_t after_warm_up = 0;
+  for (uint64_t id = 1; id <= 10000; ++id) {
+    const RequestPlan plan = id % 3 == 0 ? MakeAnswerPlan(id, id) : MakeEditPlan(id, id);
+    ASSERT_TRUE(engine->Admit(plan).ok());
+    // A cancelled request leaves at any point; here, after a step of the trunk now and then.
+    if (id % 100 == 0) {
+      ASSERT_TRUE(engine->Iterate({{id, WorkKind::kEncodeVision}, {id, WorkKind::kPrefill}}).ok());
+    }
+    ASSERT_TRUE(engine->Release(id).ok());
+    if (id == 1000) after_warm_up = mallinfo2().uordblks + mallinfo2().hblkhd;
+  }
+  const size_t at_end = mallinfo2().uordblks + mallinfo2().hblkhd;
+  EXPECT_LE(at_end, after_warm_up + (64 << 10));
+}
+
+}  // namespace
+}  // namespace lancet
