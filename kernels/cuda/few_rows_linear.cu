@@ -100,12 +100,11 @@ struct PanelSource {
   static constexpr int kUnroll = 4;
   const uint4* codes;
   const uint32_t* scales;
-  int64_t groups;
 
+  PanelSource() = default;
   __device__ PanelSource(const FewRowsArgs& p, int64_t panel)
       : codes(p.panels.codes + panel * PanelWeights::Groups(p.cols) * 32),
-        scales(p.panels.scales + panel * PanelWeights::Groups(p.cols) * 32),
-        groups(PanelWeights::Groups(p.cols)) {}
+        scales(p.panels.scales + panel * PanelWeights::Groups(p.cols) * 32) {}
   __device__ __forceinline__ Piece Load(int64_t group, int lane) const {
     return {__ldcs(codes + group * 32 + lane), __ldcs(scales + group * 32 + lane)};
   }
@@ -135,16 +134,13 @@ struct DenseSource {
   static constexpr int kUnroll = 2;
   const bf16* low;
   const bf16* high;
-  bool has_low;
-  bool has_high;
-  int64_t groups;
 
-  __device__ DenseSource(const FewRowsArgs& p, int64_t panel) : groups(p.cols / kPanelCols) {
+  DenseSource() = default;
+  // Rows beyond the last are read as row 0; their sums go nowhere.
+  __device__ DenseSource(const FewRowsArgs& p, int64_t panel) {
     const int64_t row = panel * kPanelRows + threadIdx.x % 32 / 4;
-    has_low = row < p.rows;
-    has_high = row + 8 < p.rows;
-    low = p.dense + (has_low ? row : 0) * p.cols;
-    high = p.dense + (has_high ? row + 8 : 0) * p.cols;
+    low = p.dense + (row < p.rows ? row : 0) * p.cols;
+    high = p.dense + (row + 8 < p.rows ? row + 8 : 0) * p.cols;
   }
   __device__ __forceinline__ Piece Load(int64_t group, int lane) const {
     const int64_t col = group * kPanelCols + lane % 4 * 16;
@@ -169,148 +165,189 @@ struct DenseSource {
 // a quarter warp fall into different banks.
 constexpr int kPad = 8;
 
+// Copies x into shared memory, normalised if asked. All threads work on a row together, so that one row is as
+// fast as eight, and a row's sum of squares is formed in the same order whatever comes with it.
 template <int kWarps>
-__device__ void StageActivations(const FewRowsArgs& p, bf16* staged, int64_t staged_cols) {
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  for (int token = warp; token < p.tokens; token += kWarps) {
-    const bf16* from = p.x + token * p.x_stride;
-    bf16* to = staged + token * (staged_cols + kPad);
-    float inverse = 1.0f;
-    if (p.norm != nullptr) {
-      float sum = 0.0f;
-      for (int64_t c = lane * 8; c < p.cols; c += 256) {
-        const Vec8 v = device::Load8(from + c);
+__device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* staged, int64_t staged_cols,
+                                                 float (*square_sums)[kMaxFewRows]) {
+  constexpr int kStep = kWarps * 32 * 8;
+  const int64_t first = threadIdx.x * 8;
+  if (p.norm == nullptr) {
+    for (int64_t c = first; c < staged_cols; c += kStep) {
 #pragma unroll
-        for (int j = 0; j < 8; ++j) sum = fmaf(v.v[j], v.v[j], sum);
+      for (int token = 0; token < kMaxFewRows; ++token) {
+        if (token >= p.tokens) break;
+        uint4 raw = make_uint4(0, 0, 0, 0);
+        if (c < p.cols) raw = *reinterpret_cast<const uint4*>(p.x + token * p.x_stride + c);
+        *reinterpret_cast<uint4*>(staged + token * (staged_cols + kPad) + c) = raw;
       }
-      inverse = 1.0f / sqrtf(device::WarpSum(sum) / static_cast<float>(p.cols) + p.eps);
     }
-    for (int64_t c = lane * 8; c < staged_cols; c += 256) {
-      Vec8 v{};
-      if (c < p.cols) {
-        v = device::Load8(from + c);
-        if (p.norm != nullptr) {
-          const Vec8 w = device::Load8(p.norm + c);
+    return;
+  }
+  float sums[kMaxFewRows] = {};
+  for (int64_t c = first; c < p.cols; c += kStep) {
 #pragma unroll
-          for (int j = 0; j < 8; ++j) v.v[j] = device::Round(v.v[j] * inverse) * w.v[j];
+    for (int token = 0; token < kMaxFewRows; ++token) {
+      if (token >= p.tokens) break;
+      const Vec8 v = device::Load8(p.x + token * p.x_stride + c);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sums[token] = fmaf(v.v[j], v.v[j], sums[token]);
+    }
+  }
+#pragma unroll
+  for (int token = 0; token < kMaxFewRows; ++token) {
+    if (token >= p.tokens) break;
+    const float sum = device::WarpSum(sums[token]);
+    if (threadIdx.x % 32 == 0) square_sums[threadIdx.x / 32][token] = sum;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int token = 0; token < kMaxFewRows; ++token) {
+    if (token >= p.tokens) break;
+    float sum = square_sums[0][token];
+#pragma unroll
+    for (int warp = 1; warp < kWarps; ++warp) sum += square_sums[warp][token];
+    sums[token] = 1.0f / sqrtf(sum / static_cast<float>(p.cols) + p.eps);
+  }
+  for (int64_t c = first; c < staged_cols; c += kStep) {
+    const Vec8 w = c < p.cols ? device::Load8(p.norm + c) : Vec8{};
+#pragma unroll
+    for (int token = 0; token < kMaxFewRows; ++token) {
+      if (token >= p.tokens) break;
+      Vec8 v{};
+      if (c < p.cols) v = device::Load8(p.x + token * p.x_stride + c);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) v.v[j] = device::Round(v.v[j] * sums[token]) * w.v[j];
+      device::Store8(staged + token * (staged_cols + kPad) + c, v);
+    }
+  }
+}
+
+// Reads the pieces of kPanels panels ahead of their use. Each warp takes every kWarps-th group of columns.
+template <typename Source, int kWarps, int kPanels>
+class PanelReader {
+ public:
+  static constexpr int kAhead = Source::kUnroll;
+
+  __device__ __forceinline__ PanelReader(const FewRowsArgs& p, const int64_t (&panels)[kPanels])
+      : groups_(PanelWeights::Groups(p.cols)) {
+#pragma unroll
+    for (int i = 0; i < kPanels; ++i) sources_[i] = Source(p, panels[i]);
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) Load(u, threadIdx.x / 32 + u * kWarps);
+  }
+
+  // The product over all of this warp's groups: sums[panel] are this lane's four elements of it.
+  __device__ __forceinline__ void Multiply(const FewRowsArgs& p, const bf16* staged, int64_t staged_cols,
+                                           float (&sums)[kPanels][4]) {
+    const int lane = threadIdx.x % 32;
+    const bool has_token = lane / 4 < p.tokens;
+    const bf16* mine = staged + (has_token ? lane / 4 : 0) * (staged_cols + kPad) + lane % 4 * 16;
+    for (int64_t first = threadIdx.x / 32; first < groups_; first += kWarps * kAhead) {
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        const int64_t group = first + u * kWarps;
+        if (group >= groups_) break;
+        uint4 x0 = make_uint4(0, 0, 0, 0);
+        uint4 x1 = x0;
+        if (has_token) {
+          const uint4* from = reinterpret_cast<const uint4*>(mine + group * kPanelCols);
+          x0 = from[0];
+          x1 = from[1];
+        }
+        typename Source::Piece current[kPanels];
+#pragma unroll
+        for (int i = 0; i < kPanels; ++i) current[i] = pieces_[u][i];
+        Load(u, group + kAhead * kWarps);
+#pragma unroll
+        for (int i = 0; i < kPanels; ++i) {
+          uint32_t a[4][4];
+          Source::Expand(current[i], a);
+          device::MmaBf16(sums[i], a[0], x0.x, x0.y);
+          device::MmaBf16(sums[i], a[1], x0.z, x0.w);
+          device::MmaBf16(sums[i], a[2], x1.x, x1.y);
+          device::MmaBf16(sums[i], a[3], x1.z, x1.w);
         }
       }
-      device::Store8(to + c, v);
     }
   }
-}
 
-// One panel by all warps of a block: each takes every kWarps-th group of columns. Returns this lane's four
-// sums.
-template <typename Source, int kWarps>
-__device__ __forceinline__ void MultiplyPanel(const FewRowsArgs& p, int64_t panel, const bf16* staged,
-                                              int64_t staged_cols, bool wait, float (&sum)[4]) {
-  using Piece = typename Source::Piece;
-  constexpr int kUnroll = Source::kUnroll;
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  const Source source(p, panel);
-  const bool has_token = lane / 4 < p.tokens;
-  const bf16* mine = staged + (has_token ? lane / 4 : 0) * (staged_cols + kPad) + lane % 4 * 16;
+ private:
+  __device__ __forceinline__ void Load(int slot, int64_t group) {
+    if (group >= groups_) return;
+#pragma unroll
+    for (int i = 0; i < kPanels; ++i) pieces_[slot][i] = sources_[i].Load(group, threadIdx.x % 32);
+  }
 
-  Piece next[kUnroll];
-#pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    const int64_t group = warp + u * kWarps;
-    if (group < source.groups) next[u] = source.Load(group, lane);
-  }
-  if (wait) {
-    // The loads above touch weights only; what follows reads what the kernel before wrote.
-    device::WaitForKernelBefore();
-    StageActivations<kWarps>(p, const_cast<bf16*>(staged), staged_cols);
-    __syncthreads();
-  }
-  for (int64_t first = warp; first < source.groups; first += kWarps * kUnroll) {
-    Piece current[kUnroll];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      current[u] = next[u];
-      const int64_t group = first + (u + kUnroll) * kWarps;
-      if (group < source.groups) next[u] = source.Load(group, lane);
-    }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int64_t group = first + u * kWarps;
-      if (group >= source.groups) break;
-      uint32_t a[4][4];
-      Source::Expand(current[u], a);
-      uint4 x0 = make_uint4(0, 0, 0, 0);
-      uint4 x1 = x0;
-      if (has_token) {
-        const uint4* from = reinterpret_cast<const uint4*>(mine + group * kPanelCols);
-        x0 = from[0];
-        x1 = from[1];
-      }
-      device::MmaBf16(sum, a[0], x0.x, x0.y);
-      device::MmaBf16(sum, a[1], x0.z, x0.w);
-      device::MmaBf16(sum, a[2], x1.x, x1.y);
-      device::MmaBf16(sum, a[3], x1.z, x1.w);
-    }
-  }
-}
-
-// Sums over the warps, in their order. Thread i < 128 gets output row i / 8 of the panel, token i % 8.
-template <int kWarps>
-__device__ __forceinline__ float FoldWarps(const float (&sum)[4], float (*partial)[kPanelRows * 8]) {
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  float* mine = partial[warp] + lane / 4 * 8 + lane % 4 * 2;
-  mine[0] = sum[0];
-  mine[1] = sum[1];
-  mine[64] = sum[2];
-  mine[65] = sum[3];
-  __syncthreads();
-  float total = 0.0f;
-  if (threadIdx.x < kPanelRows * 8) {
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) total += partial[w][threadIdx.x];
-  }
-  __syncthreads();
-  return total;
-}
+  int64_t groups_;
+  Source sources_[kPanels];
+  typename Source::Piece pieces_[kAhead][kPanels];
+};
 
 template <typename Source, int kWarps, FewRowsOutput kOutput>
 __global__ void __launch_bounds__(kWarps * 32) FewRowsKernel(FewRowsArgs p, int panels_a_block) {
+  // An activation reads the gate's panel and the one of `up` side by side.
+  constexpr int kPanels = kOutput == FewRowsOutput::kSiluMul ? 2 : 1;
   extern __shared__ __align__(16) uint8_t shared[];
-  __shared__ float partial[kWarps][kPanelRows * 8];
+  __shared__ float partial[kWarps][kPanels][kPanelRows * 8];
+  __shared__ float square_sums[kWarps][kMaxFewRows];
   bf16* staged = reinterpret_cast<bf16*>(shared);
   const int64_t staged_cols = PanelWeights::Groups(p.cols) * kPanelCols;
-  const int64_t panels = PanelWeights::Panels(p.rows);
-  const int64_t outputs = kOutput == FewRowsOutput::kSiluMul ? panels / 2 : panels;
+  const int64_t outputs = PanelWeights::Panels(p.rows) / kPanels;
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
   // The kernel after may start its own first loads.
   device::LetKernelAfterStart();
   for (int i = 0; i < panels_a_block; ++i) {
     const int64_t panel = blockIdx.x * static_cast<int64_t>(panels_a_block) + i;
     if (panel >= outputs) break;
-    float sum[4] = {};
-    MultiplyPanel<Source, kWarps>(p, panel, staged, staged_cols, i == 0, sum);
-    float total = FoldWarps<kWarps>(sum, partial) * p.panels.scale_up;
-    float up = 0.0f;
-    if constexpr (kOutput == FewRowsOutput::kSiluMul) {
-      float up_sum[4] = {};
-      MultiplyPanel<Source, kWarps>(p, outputs + panel, staged, staged_cols, false, up_sum);
-      up = FoldWarps<kWarps>(up_sum, partial) * p.panels.scale_up;
+    int64_t panels[kPanels];
+    panels[0] = panel;
+    if constexpr (kPanels == 2) panels[1] = outputs + panel;
+    PanelReader<Source, kWarps, kPanels> reader(p, panels);
+    if (i == 0) {
+      // The loads above touch weights only; what follows reads what the kernel before wrote.
+      device::WaitForKernelBefore();
+      StageActivations<kWarps>(p, staged, staged_cols, square_sums);
+      __syncthreads();
     }
+    float sums[kPanels][4] = {};
+    reader.Multiply(p, staged, staged_cols, sums);
+
+    // Sums over the warps, in their order. Thread i < 128 gets output row i / 8 of the panel, token i % 8.
+#pragma unroll
+    for (int k = 0; k < kPanels; ++k) {
+      float* mine = partial[warp][k] + lane / 4 * 8 + lane % 4 * 2;
+      mine[0] = sums[k][0];
+      mine[1] = sums[k][1];
+      mine[64] = sums[k][2];
+      mine[65] = sums[k][3];
+    }
+    __syncthreads();
     const int64_t row = panel * kPanelRows + threadIdx.x / 8;
     const int token = threadIdx.x % 8;
-    if (threadIdx.x >= kPanelRows * 8 || token >= p.tokens || row >= p.rows) continue;
-    const int64_t at = token * p.y_stride + row;
-    if constexpr (kOutput == FewRowsOutput::kBf16) {
-      if (p.bias != nullptr) total += device::Widen(p.bias[row]);
-      p.y[at] = device::Narrow(total);
-    } else if constexpr (kOutput == FewRowsOutput::kResidual) {
-      p.y[at] = device::Narrow(device::Widen(p.y[at]) + device::Round(total));
-    } else if constexpr (kOutput == FewRowsOutput::kF32) {
-      p.y_f32[at] = total;
-    } else {
-      p.y[at] = device::Narrow(device::Round(device::SiluOf(device::Round(total))) * device::Round(up));
+    if (threadIdx.x < kPanelRows * 8 && token < p.tokens && row < p.rows) {
+      float total[kPanels] = {};
+#pragma unroll
+      for (int k = 0; k < kPanels; ++k) {
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) total[k] += partial[w][k][threadIdx.x];
+        total[k] *= p.panels.scale_up;
+      }
+      const int64_t at = token * p.y_stride + row;
+      if constexpr (kOutput == FewRowsOutput::kBf16) {
+        if (p.bias != nullptr) total[0] += device::Widen(p.bias[row]);
+        p.y[at] = device::Narrow(total[0]);
+      } else if constexpr (kOutput == FewRowsOutput::kResidual) {
+        p.y[at] = device::Narrow(device::Widen(p.y[at]) + device::Round(total[0]));
+      } else if constexpr (kOutput == FewRowsOutput::kF32) {
+        p.y_f32[at] = total[0];
+      } else {
+        p.y[at] = device::Narrow(device::Round(device::SiluOf(device::Round(total[0]))) *
+                                 device::Round(total[kPanels - 1]));
+      }
     }
+    __syncthreads();  // before the next panel's sums
   }
 }
 

@@ -108,6 +108,10 @@ absl::StatusOr<MatmulPlans::Plan*> MatmulPlans::PlanFor(const MatmulShape& shape
   const size_t workspace = CudaContext::kWorkspaceBytes;
   LANCET_CUBLAS_RETURN_IF_ERROR(cublasLtMatmulPreferenceSetAttribute(
       preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace)));
+  // Sums split over blocks depend on the number of rows: not asked for, and left out below should they come.
+  const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE;
+  LANCET_CUBLAS_RETURN_IF_ERROR(cublasLtMatmulPreferenceSetAttribute(
+      preference.get(), CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof(reductions)));
   cublasLtMatmulHeuristicResult_t results[kCandidates];
   int count = 0;
   const cublasStatus_t status =

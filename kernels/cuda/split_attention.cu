@@ -187,23 +187,62 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
   if (!is_last) return;
   __threadfence();
 
+  // Weights of the splits: exp2(maximum of a split - maximum of all), over the sum of all.
   const float* all = PartialOf<D>(p, entry, kv, 0);
   constexpr int kSplitFloats = kMaxGroup * (D + 2);
-  for (int i = threadIdx.x; i < p.group * D; i += kThreads) {
-    const int query_head = i / D;
-    float largest = -CUDART_INF_F;
-    for (int s = 0; s < splits; ++s) {
-      largest = fmaxf(largest, __ldcg(all + s * kSplitFloats + kMaxGroup * D + query_head));
+  constexpr int kRound = 16;  // splits weighed at a time
+  __shared__ float weights[kMaxGroup][kRound];
+  float value[kMaxGroup * D / kThreads] = {};
+  float running_max = -CUDART_INF_F;  // of head `threadIdx.x`, in the threads that have one
+  float running_sum = 0.0f;
+  __shared__ float rescale[kMaxGroup];
+  for (int begin = 0; begin < splits; begin += kRound) {
+    const int count = min(kRound, splits - begin);
+    if (threadIdx.x < kMaxGroup) {
+      float maxima[kRound];
+      float sums[kRound];
+#pragma unroll
+      for (int s = 0; s < kRound; ++s) {
+        const float* part = all + (begin + min(s, count - 1)) * kSplitFloats;
+        maxima[s] = __ldcg(part + kMaxGroup * D + threadIdx.x);
+        sums[s] = __ldcg(part + kMaxGroup * (D + 1) + threadIdx.x);
+      }
+      float largest = running_max;
+#pragma unroll
+      for (int s = 0; s < kRound; ++s) largest = fmaxf(largest, maxima[s]);
+      const float old = exp2f(running_max - largest);
+      running_sum *= old;
+      rescale[threadIdx.x] = old;
+#pragma unroll
+      for (int s = 0; s < kRound; ++s) {
+        const float weight = s < count ? exp2f(maxima[s] - largest) : 0.0f;
+        weights[threadIdx.x][s] = weight;
+        running_sum = fmaf(weight, sums[s], running_sum);
+      }
+      running_max = largest;
     }
-    float total = 0.0f;
-    float value = 0.0f;
-    for (int s = 0; s < splits; ++s) {
-      const float* part = all + s * kSplitFloats;
-      const float weight = exp2f(__ldcg(part + kMaxGroup * D + query_head) - largest);
-      total = fmaf(weight, __ldcg(part + kMaxGroup * (D + 1) + query_head), total);
-      value = fmaf(weight, __ldcg(part + i), value);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kMaxGroup * D / kThreads; ++i) {
+      const int at = threadIdx.x + i * kThreads;
+      float part[kRound];
+#pragma unroll
+      for (int s = 0; s < kRound; ++s)
+        part[s] = s < count ? __ldcg(all + (begin + s) * kSplitFloats + at) : 0.0f;
+      value[i] *= rescale[at / D];
+#pragma unroll
+      for (int s = 0; s < kRound; ++s) value[i] = fmaf(weights[at / D][s], part[s], value[i]);
     }
-    p.out[row * p.out_stride + static_cast<int64_t>(kv) * p.group * D + i] = device::Narrow(value / total);
+    __syncthreads();
+  }
+  if (threadIdx.x < kMaxGroup) rescale[threadIdx.x] = running_sum;
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kMaxGroup * D / kThreads; ++i) {
+    const int at = threadIdx.x + i * kThreads;
+    if (at / D >= p.group) break;
+    p.out[row * p.out_stride + static_cast<int64_t>(kv) * p.group * D + at] =
+        device::Narrow(value[i] / rescale[at / D]);
   }
 }
 
