@@ -176,7 +176,7 @@ class Bench {
                             DeviceArray<float>::Create(cuda::SplitScratchFloats(8, 2, 8, 128)));
     LANCET_RETURN_IF_ERROR(ctx_.Wait(absl::Seconds(20)));
 
-    double parts[6] = {};  // qkv, rope, attention, o, gate_up, down
+    double parts[5] = {};
     const auto linear = [&](int64_t layer, int which, const bf16* x, int64_t x_stride, const bf16* norm,
                             cuda::FewRowsOutput output, bf16* y, int64_t y_stride) {
       cuda::FewRowsArgs args;
@@ -195,8 +195,28 @@ class Bench {
       args.y_stride = y_stride;
       return CudaStatus(cuda::FewRowsLinear(args, ctx_.stream()), size.name);
     };
+    const auto rope_args = [&](int64_t layer) {
+      cuda::QkRopeArgs args;
+      args.qkv = qkv.data();
+      args.stride = kQkv;
+      args.rows = tokens;
+      args.heads = 16;
+      args.kv_heads = 2;
+      args.head_dim = 128;
+      args.q_norm = rows_.data();
+      args.k_norm = rows_.data();
+      args.eps = 1e-6f;
+      args.cos = rows_.data();
+      args.sin = rows_.data();
+      args.wide = wide.data();
+      args.slots = device_slots.data();
+      args.layer = static_cast<int>(layer);
+      return args;
+    };
     const auto attend = [&](int64_t layer) {
       cuda::SplitArgs split;
+      split.fresh = true;
+      split.rope = rope_args(layer);
       split.q = qkv.data();
       split.q_stride = kQkv;
       split.out = attn.data();
@@ -213,41 +233,22 @@ class Bench {
       split.tickets = tickets.data();
       return CudaStatus(cuda::SplitAttention(split, ctx_.stream()), "split attention");
     };
-    const auto rope = [&](int64_t layer) {
-      cuda::QkRopeArgs args;
-      args.qkv = qkv.data();
-      args.stride = kQkv;
-      args.rows = tokens;
-      args.heads = 16;
-      args.kv_heads = 2;
-      args.head_dim = 128;
-      args.q_norm = rows_.data();
-      args.k_norm = rows_.data();
-      args.eps = 1e-6f;
-      args.cos = rows_.data();
-      args.sin = rows_.data();
-      args.wide = wide.data();
-      args.slots = device_slots.data();
-      args.layer = static_cast<int>(layer);
-      return CudaStatus(cuda::QkNormRope(args, ctx_.stream()), "rope");
-    };
     const auto step = [&](int only) -> absl::Status {
       for (int64_t layer = 0; layer < kLayers; ++layer) {
         if (only < 0 || only == 0) {
           LANCET_RETURN_IF_ERROR(linear(layer, 0, residual.data(), kHidden, rows_.data(),
                                         cuda::FewRowsOutput::kBf16, qkv.data(), kQkv));
         }
-        if (only < 0 || only == 1) LANCET_RETURN_IF_ERROR(rope(layer));
-        if (only < 0 || only == 2) LANCET_RETURN_IF_ERROR(attend(layer));
-        if (only < 0 || only == 3) {
+        if (only < 0 || only == 1) LANCET_RETURN_IF_ERROR(attend(layer));
+        if (only < 0 || only == 2) {
           LANCET_RETURN_IF_ERROR(linear(layer, 1, attn.data(), kHidden, nullptr,
                                         cuda::FewRowsOutput::kResidual, residual.data(), kHidden));
         }
-        if (only < 0 || only == 4) {
+        if (only < 0 || only == 3) {
           LANCET_RETURN_IF_ERROR(linear(layer, 2, residual.data(), kHidden, rows_.data(),
                                         cuda::FewRowsOutput::kSiluMul, inner.data(), kInner));
         }
-        if (only < 0 || only == 5) {
+        if (only < 0 || only == 4) {
           LANCET_RETURN_IF_ERROR(linear(layer, 3, inner.data(), kInner, nullptr,
                                         cuda::FewRowsOutput::kResidual, residual.data(), kHidden));
         }
@@ -284,9 +285,9 @@ class Bench {
       LANCET_CUDA_RETURN_IF_ERROR(cudaGraphInstantiate(exec.receive(), graph, 0));
       return Time([&] { return CudaStatus(cudaGraphLaunch(exec.get(), ctx_.stream()), "graph"); }, 5);
     };
-    const char* names[6] = {"qkv", "rope", "attn", "o", "gate_up", "down"};
+    const char* names[5] = {"qkv", "attn", "o", "gate_up", "down"};
     std::string detail;
-    for (int i = 0; i < 6; ++i) {
+    for (int i = 0; i < 5; ++i) {
       LANCET_ASSIGN_OR_RETURN(parts[i], captured([&] { return step(i); }));
       detail += absl::StrFormat(" %s %.2f", names[i], parts[i] / kLayers);
     }

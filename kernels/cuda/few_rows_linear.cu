@@ -98,6 +98,7 @@ struct DensePiece {
 struct PanelSource {
   using Piece = PanelPiece;
   static constexpr int kUnroll = 4;
+  static constexpr int kBlocks = 3;
   const uint4* codes;
   const uint32_t* scales;
 
@@ -132,6 +133,7 @@ struct PanelSource {
 struct DenseSource {
   using Piece = DensePiece;
   static constexpr int kUnroll = 2;
+  static constexpr int kBlocks = 2;
   const bf16* low;
   const bf16* high;
 
@@ -165,35 +167,10 @@ struct DenseSource {
 // a quarter warp fall into different banks.
 constexpr int kPad = 8;
 
-// Copies x into shared memory, normalised if asked. All threads work on a row together, so that one row is as
-// fast as eight, and a row's sum of squares is formed in the same order whatever comes with it.
+// 1 / sqrt(mean of squares + eps) of every token, from each thread's part of the sums.
 template <int kWarps>
-__device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* staged, int64_t staged_cols,
-                                                 float (*square_sums)[kMaxFewRows]) {
-  constexpr int kStep = kWarps * 32 * 8;
-  const int64_t first = threadIdx.x * 8;
-  if (p.norm == nullptr) {
-    for (int64_t c = first; c < staged_cols; c += kStep) {
-#pragma unroll
-      for (int token = 0; token < kMaxFewRows; ++token) {
-        if (token >= p.tokens) break;
-        uint4 raw = make_uint4(0, 0, 0, 0);
-        if (c < p.cols) raw = *reinterpret_cast<const uint4*>(p.x + token * p.x_stride + c);
-        *reinterpret_cast<uint4*>(staged + token * (staged_cols + kPad) + c) = raw;
-      }
-    }
-    return;
-  }
-  float sums[kMaxFewRows] = {};
-  for (int64_t c = first; c < p.cols; c += kStep) {
-#pragma unroll
-    for (int token = 0; token < kMaxFewRows; ++token) {
-      if (token >= p.tokens) break;
-      const Vec8 v = device::Load8(p.x + token * p.x_stride + c);
-#pragma unroll
-      for (int j = 0; j < 8; ++j) sums[token] = fmaf(v.v[j], v.v[j], sums[token]);
-    }
-  }
+__device__ __forceinline__ void InverseRms(const FewRowsArgs& p, float (&sums)[kMaxFewRows],
+                                           float (*square_sums)[kMaxFewRows]) {
 #pragma unroll
   for (int token = 0; token < kMaxFewRows; ++token) {
     if (token >= p.tokens) break;
@@ -209,6 +186,92 @@ __device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* sta
     for (int warp = 1; warp < kWarps; ++warp) sum += square_sums[warp][token];
     sums[token] = 1.0f / sqrtf(sum / static_cast<float>(p.cols) + p.eps);
   }
+}
+
+__device__ __forceinline__ Vec8 Unpack(const uint4& raw) {
+  return {{device::LowHalf(raw.x), device::HighHalf(raw.x), device::LowHalf(raw.y), device::HighHalf(raw.y),
+           device::LowHalf(raw.z), device::HighHalf(raw.z), device::LowHalf(raw.w), device::HighHalf(raw.w)}};
+}
+
+__device__ __forceinline__ uint4 LoadRaw(const bf16* p) { return *reinterpret_cast<const uint4*>(p); }
+
+// Copies x into shared memory, normalised if asked. All threads work on a row together, so that one row is as fast as
+// eight, and a row's sum of squares is formed in the same order whatever comes with it. Loads of a thread are issued
+// together: what this costs is their latency.
+template <int kWarps>
+__device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* staged, int64_t staged_cols,
+                                                 float (*square_sums)[kMaxFewRows]) {
+  constexpr int kStep = kWarps * 32 * 8;
+  const int64_t first = threadIdx.x * 8;
+  const int64_t stride = staged_cols + kPad;
+  if (staged_cols <= kStep) {
+    // A thread has one piece of each row.
+    if (first >= staged_cols && p.norm == nullptr) return;
+    const bool inside = first < p.cols;
+    uint4 raw[kMaxFewRows];
+#pragma unroll
+    for (int token = 0; token < kMaxFewRows; ++token) {
+      if (token >= p.tokens) break;
+      raw[token] = inside ? LoadRaw(p.x + token * p.x_stride + first) : make_uint4(0, 0, 0, 0);
+    }
+    float sums[kMaxFewRows] = {};
+    Vec8 weight{};
+    if (p.norm != nullptr) {
+      if (inside) weight = device::Load8(p.norm + first);
+#pragma unroll
+      for (int token = 0; token < kMaxFewRows; ++token) {
+        if (token >= p.tokens) break;
+        const Vec8 v = Unpack(raw[token]);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sums[token] = fmaf(v.v[j], v.v[j], sums[token]);
+      }
+      InverseRms<kWarps>(p, sums, square_sums);
+    }
+    if (first >= staged_cols) return;
+#pragma unroll
+    for (int token = 0; token < kMaxFewRows; ++token) {
+      if (token >= p.tokens) break;
+      if (p.norm == nullptr) {
+        *reinterpret_cast<uint4*>(staged + token * stride + first) = raw[token];
+        continue;
+      }
+      Vec8 v = Unpack(raw[token]);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) v.v[j] = device::Round(v.v[j] * sums[token]) * weight.v[j];
+      device::Store8(staged + token * stride + first, v);
+    }
+    return;
+  }
+  if (p.norm == nullptr) {
+    constexpr int kAtOnce = 4;
+    for (int token = 0; token < p.tokens; ++token) {
+      for (int64_t begin = first; begin < staged_cols; begin += kAtOnce * kStep) {
+        uint4 raw[kAtOnce];
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          const int64_t c = begin + i * kStep;
+          raw[i] = c < p.cols ? LoadRaw(p.x + token * p.x_stride + c) : make_uint4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          const int64_t c = begin + i * kStep;
+          if (c < staged_cols) *reinterpret_cast<uint4*>(staged + token * stride + c) = raw[i];
+        }
+      }
+    }
+    return;
+  }
+  float sums[kMaxFewRows] = {};
+  for (int64_t c = first; c < p.cols; c += kStep) {
+#pragma unroll
+    for (int token = 0; token < kMaxFewRows; ++token) {
+      if (token >= p.tokens) break;
+      const Vec8 v = device::Load8(p.x + token * p.x_stride + c);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sums[token] = fmaf(v.v[j], v.v[j], sums[token]);
+    }
+  }
+  InverseRms<kWarps>(p, sums, square_sums);
   for (int64_t c = first; c < staged_cols; c += kStep) {
     const Vec8 w = c < p.cols ? device::Load8(p.norm + c) : Vec8{};
 #pragma unroll
@@ -218,7 +281,7 @@ __device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* sta
       if (c < p.cols) v = device::Load8(p.x + token * p.x_stride + c);
 #pragma unroll
       for (int j = 0; j < 8; ++j) v.v[j] = device::Round(v.v[j] * sums[token]) * w.v[j];
-      device::Store8(staged + token * (staged_cols + kPad) + c, v);
+      device::Store8(staged + token * stride + c, v);
     }
   }
 }
@@ -229,10 +292,12 @@ class PanelReader {
  public:
   static constexpr int kAhead = Source::kUnroll;
 
-  __device__ __forceinline__ PanelReader(const FewRowsArgs& p, const int64_t (&panels)[kPanels])
-      : groups_(PanelWeights::Groups(p.cols)) {
+  __device__ __forceinline__ explicit PanelReader(const FewRowsArgs& p) : groups_(PanelWeights::Groups(p.cols)) {}
+
+  // Starts on panel `first`, and on `first + distance` if there are two.
+  __device__ __forceinline__ void Start(const FewRowsArgs& p, int64_t first, int64_t distance) {
 #pragma unroll
-    for (int i = 0; i < kPanels; ++i) sources_[i] = Source(p, panels[i]);
+    for (int i = 0; i < kPanels; ++i) sources_[i] = Source(p, first + i * distance);
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) Load(u, threadIdx.x / 32 + u * kWarps);
   }
@@ -284,45 +349,52 @@ class PanelReader {
   typename Source::Piece pieces_[kAhead][kPanels];
 };
 
+// Blocks that share a multiprocessor: enough loads in flight for its part of the bandwidth.
 template <typename Source, int kWarps, FewRowsOutput kOutput>
-__global__ void __launch_bounds__(kWarps * 32) FewRowsKernel(FewRowsArgs p, int panels_a_block) {
+constexpr int BlocksPerMultiprocessor() {
+  if (kWarps > 8) return 1;
+  if (kOutput == FewRowsOutput::kSiluMul) return (Source::kBlocks + 1) / 2;
+  return Source::kBlocks;
+}
+
+// A block goes over every gridDim-th panel; loads of the next begin before the sums of one are put together.
+template <typename Source, int kWarps, FewRowsOutput kOutput>
+__global__ void __launch_bounds__(kWarps * 32, BlocksPerMultiprocessor<Source, kWarps, kOutput>())
+    FewRowsKernel(FewRowsArgs p) {
   // An activation reads the gate's panel and the one of `up` side by side.
   constexpr int kPanels = kOutput == FewRowsOutput::kSiluMul ? 2 : 1;
   extern __shared__ __align__(16) uint8_t shared[];
-  __shared__ float partial[kWarps][kPanels][kPanelRows * 8];
+  __shared__ float partial[2][kWarps][kPanels][kPanelRows * 8];
   __shared__ float square_sums[kWarps][kMaxFewRows];
   bf16* staged = reinterpret_cast<bf16*>(shared);
   const int64_t staged_cols = PanelWeights::Groups(p.cols) * kPanelCols;
   const int64_t outputs = PanelWeights::Panels(p.rows) / kPanels;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  // The kernel after may start its own first loads.
+  PanelReader<Source, kWarps, kPanels> reader(p);
+  reader.Start(p, blockIdx.x, outputs);
+  // The kernel after may start its own first loads; those above touch weights only, what follows reads what the kernel
+  // before wrote.
   device::LetKernelAfterStart();
-  for (int i = 0; i < panels_a_block; ++i) {
-    const int64_t panel = blockIdx.x * static_cast<int64_t>(panels_a_block) + i;
-    if (panel >= outputs) break;
-    int64_t panels[kPanels];
-    panels[0] = panel;
-    if constexpr (kPanels == 2) panels[1] = outputs + panel;
-    PanelReader<Source, kWarps, kPanels> reader(p, panels);
-    if (i == 0) {
-      // The loads above touch weights only; what follows reads what the kernel before wrote.
-      device::WaitForKernelBefore();
-      StageActivations<kWarps>(p, staged, staged_cols, square_sums);
-      __syncthreads();
-    }
+  device::WaitForKernelBefore();
+  StageActivations<kWarps>(p, staged, staged_cols, square_sums);
+  __syncthreads();
+  int parity = 0;
+  for (int64_t panel = blockIdx.x; panel < outputs; panel += gridDim.x) {
     float sums[kPanels][4] = {};
     reader.Multiply(p, staged, staged_cols, sums);
+    if (panel + gridDim.x < outputs) reader.Start(p, panel + gridDim.x, outputs);
 
     // Sums over the warps, in their order. Thread i < 128 gets output row i / 8 of the panel, token i % 8.
 #pragma unroll
     for (int k = 0; k < kPanels; ++k) {
-      float* mine = partial[warp][k] + lane / 4 * 8 + lane % 4 * 2;
+      float* mine = partial[parity][warp][k] + lane / 4 * 8 + lane % 4 * 2;
       mine[0] = sums[k][0];
       mine[1] = sums[k][1];
       mine[64] = sums[k][2];
       mine[65] = sums[k][3];
     }
+    // One barrier a panel: the other half of `partial` is free until everybody has passed it.
     __syncthreads();
     const int64_t row = panel * kPanelRows + threadIdx.x / 8;
     const int token = threadIdx.x % 8;
@@ -331,7 +403,7 @@ __global__ void __launch_bounds__(kWarps * 32) FewRowsKernel(FewRowsArgs p, int 
 #pragma unroll
       for (int k = 0; k < kPanels; ++k) {
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) total[k] += partial[w][k][threadIdx.x];
+        for (int w = 0; w < kWarps; ++w) total[k] += partial[parity][w][k][threadIdx.x];
         total[k] *= p.panels.scale_up;
       }
       const int64_t at = token * p.y_stride + row;
@@ -347,7 +419,7 @@ __global__ void __launch_bounds__(kWarps * 32) FewRowsKernel(FewRowsArgs p, int 
                                  device::Round(total[kPanels - 1]));
       }
     }
-    __syncthreads();  // before the next panel's sums
+    parity ^= 1;
   }
 }
 
@@ -363,10 +435,16 @@ cudaError_t Launch(const FewRowsArgs& args, cudaStream_t stream) {
   }
   int64_t outputs = PanelWeights::Panels(args.rows);
   if (kOutput == FewRowsOutput::kSiluMul) outputs /= 2;
-  // Long matrices: a block stages its activations once for several panels.
-  const int panels_a_block = outputs >= 4096 ? 4 : 1;
-  const dim3 blocks(static_cast<unsigned>((outputs + panels_a_block - 1) / panels_a_block));
-  return LaunchProgrammatic(kernel, blocks, dim3(kWarps * 32), shared_bytes, stream, args, panels_a_block);
+  int device = 0;
+  int multiprocessors = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error != cudaSuccess) return error;
+  const int64_t resident = int64_t{multiprocessors} * BlocksPerMultiprocessor<Source, kWarps, kOutput>();
+  const dim3 blocks(static_cast<unsigned>(outputs < resident ? outputs : resident));
+  return LaunchProgrammatic(kernel, blocks, dim3(kWarps * 32), shared_bytes, stream, args);
 }
 
 template <typename Source, int kWarps>

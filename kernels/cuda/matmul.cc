@@ -20,6 +20,9 @@ using Preference = CudaHandle<cublasLtMatmulPreference_t, cublasLtMatmulPreferen
 constexpr int kCandidates = 16;
 constexpr int kTimedRuns = 5;
 
+// The family of kernels that serves this many rows serves every number of them.
+constexpr int64_t kFamilyTokens = 4096;
+
 cudaDataType_t InputType(MatmulInput input) {
   switch (input) {
     case MatmulInput::kBf16:
@@ -71,6 +74,27 @@ MatmulPlans::~MatmulPlans() = default;
 absl::StatusOr<MatmulPlans::Plan*> MatmulPlans::PlanFor(const MatmulShape& shape, const MatmulArgs& args) {
   const auto found = plans_.find(shape.Key());
   if (found != plans_.end()) return found->second.get();
+  LANCET_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, Ask(shape, args));
+  // Sums are formed alike within a family of kernels, not between families: all numbers of rows of a weight take one.
+  MatmulShape usual = shape;
+  usual.tokens = kFamilyTokens;
+  auto family = families_.find(usual.Key());
+  if (family == families_.end()) {
+    LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<Plan> reference, Ask(usual, args));
+    family = families_.emplace(usual.Key(), reference->candidates.front().id).first;
+  }
+  std::vector<MatmulCandidate>& candidates = plan->candidates;
+  candidates.erase(std::remove_if(candidates.begin(), candidates.end(),
+                                  [&](const MatmulCandidate& c) { return c.id != family->second; }),
+                   candidates.end());
+  if (candidates.empty()) {
+    return absl::UnimplementedError(
+        absl::StrCat("cuBLASLt has no kernel for ", shape.DebugString(), " that sums as for other numbers of rows"));
+  }
+  return plans_.emplace(shape.Key(), std::move(plan)).first->second.get();
+}
+
+absl::StatusOr<std::unique_ptr<MatmulPlans::Plan>> MatmulPlans::Ask(const MatmulShape& shape, const MatmulArgs& args) {
   auto plan = std::make_unique<Plan>();
   plan->shape = shape;
   const cudaDataType_t type = InputType(shape.input);
@@ -98,7 +122,8 @@ absl::StatusOr<MatmulPlans::Plan*> MatmulPlans::PlanFor(const MatmulShape& shape
     LANCET_RETURN_IF_ERROR(Set(desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE));
   }
   LANCET_CUBLAS_RETURN_IF_ERROR(
-      cublasLtMatrixLayoutCreate(plan->a.receive(), type, shape.cols, shape.rows, shape.cols));
+      cublasLtMatrixLayoutCreate(plan->a.receive(), type, shape.cols, shape.rows,
+                                 shape.w_stride > 0 ? shape.w_stride : shape.cols));
   LANCET_CUBLAS_RETURN_IF_ERROR(
       cublasLtMatrixLayoutCreate(plan->b.receive(), type, shape.cols, shape.tokens, shape.x_stride));
   LANCET_CUBLAS_RETURN_IF_ERROR(
@@ -136,7 +161,7 @@ absl::StatusOr<MatmulPlans::Plan*> MatmulPlans::PlanFor(const MatmulShape& shape
   if (plan->candidates.empty()) {
     return absl::UnimplementedError(absl::StrCat("cuBLASLt only splits the sums of ", shape.DebugString()));
   }
-  return plans_.emplace(shape.Key(), std::move(plan)).first->second.get();
+  return plan;
 }
 
 absl::Status MatmulPlans::Launch(Plan& plan, const MatmulArgs& args, const cublasLtMatmulAlgo_t& algo) {

@@ -33,11 +33,12 @@ struct MatmulShape {
   int64_t cols = 0;      // inputs
   int64_t x_stride = 0;  // elements between rows of x; cols for kFp8 and kNvfp4
   int64_t y_stride = 0;
+  int64_t w_stride = 0;     // elements between rows of w; 0: cols
   bool has_bias = false;    // bf16 output only
   bool accumulate = false;  // y += ..., rounded once
 
   auto Key() const {
-    return std::make_tuple(input, output, tokens, rows, cols, x_stride, y_stride, has_bias, accumulate);
+    return std::make_tuple(input, output, tokens, rows, cols, x_stride, y_stride, w_stride, has_bias, accumulate);
   }
   std::string DebugString() const;
 };
@@ -45,7 +46,7 @@ struct MatmulShape {
 // Device pointers of one product, 16-byte aligned.
 struct MatmulArgs {
   const void* x = nullptr;         // [tokens, cols] bf16, E4M3 bytes or E2M1 pairs
-  const void* w = nullptr;         // [rows, cols] likewise, dense
+  const void* w = nullptr;         // [rows, cols] likewise
   const void* x_scales = nullptr;  // kFp8: f32 [tokens]; kNvfp4: tiled E4M3
   const void* w_scales = nullptr;  // kFp8: f32 [rows]; kNvfp4: tiled E4M3
   const float* alpha = nullptr;    // kNvfp4: the product of both factors; null elsewhere
@@ -87,10 +88,13 @@ class MatmulPlans {
  private:
   struct Plan;
   absl::StatusOr<Plan*> PlanFor(const MatmulShape& shape, const MatmulArgs& args);
+  // What the library offers for a shape, without splits of K. Unimplemented if nothing.
+  absl::StatusOr<std::unique_ptr<Plan>> Ask(const MatmulShape& shape, const MatmulArgs& args);
   absl::Status Launch(Plan& plan, const MatmulArgs& args, const cublasLtMatmulAlgo_t& algo);
 
   const CudaContext& ctx_;
   std::map<decltype(MatmulShape().Key()), std::unique_ptr<Plan>> plans_;
+  std::map<decltype(MatmulShape().Key()), int> families_;  // by shape with the usual number of rows
 };
 
 }  // namespace lancet

@@ -67,6 +67,18 @@ __global__ void EulerKernel(const bf16* __restrict__ velocity, const float* __re
   latents[i] = device::Narrow(__fsub_rn(device::Widen(latents[i]), moved));
 }
 
+__global__ void MultistepKernel(const bf16* __restrict__ velocity, float t, float keep, float share,
+                                float previous_share, int64_t n, float* clean, bf16* latents) {
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  if (i >= n) return;
+  const float x = device::Widen(latents[i]);
+  const float estimate = __fsub_rn(x, __fmul_rn(t, device::Widen(velocity[i])));
+  float next = __fadd_rn(__fmul_rn(keep, x), __fmul_rn(share, estimate));
+  if (previous_share != 0.0f) next = __fadd_rn(next, __fmul_rn(previous_share, clean[i]));
+  latents[i] = device::Narrow(next);
+  clean[i] = estimate;
+}
+
 __global__ void EstimateKernel(const bf16* __restrict__ latents, const bf16* __restrict__ velocity,
                                const float* __restrict__ t, int64_t n, float* clean) {
   const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
@@ -126,6 +138,12 @@ cudaError_t ApplyGuidance(float scale, const bf16* unconditional, int64_t n, bf1
 
 cudaError_t EulerStep(const bf16* velocity, const float* dt, int64_t n, bf16* latents, cudaStream_t stream) {
   EulerKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, dt, n, latents);
+  return cudaGetLastError();
+}
+
+cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share, int64_t n,
+                          float* clean, bf16* latents, cudaStream_t stream) {
+  MultistepKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, t, keep, share, previous_share, n, clean, latents);
   return cudaGetLastError();
 }
 

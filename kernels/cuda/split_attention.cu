@@ -3,6 +3,7 @@
 #include "kernels/cuda/device/bf16_math.cuh"
 #include "kernels/cuda/device/mma.cuh"
 #include "kernels/cuda/device/programmatic_launch.cuh"
+#include "kernels/cuda/device/rope.cuh"
 #include "kernels/cuda/split_attention.h"
 
 namespace lancet::cuda {
@@ -45,13 +46,14 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
 
+  // Tables are older than the kernel before: only what that one writes has to be waited for.
   device::LetKernelAfterStart();
-  device::WaitForKernelBefore();
   const AttentionRow which = p.rows[entry];
   const AttentionBlock block = p.blocks[which.block];
   const int past = block.num_keys - block.num_rows;
   const int visible = block.causal != 0 ? past + which.index + 1 : block.num_keys;
   const int splits = (visible + kSplitKeys - 1) / kSplitKeys;
+  device::WaitForKernelBefore();
   if (split >= splits) return;
   const int64_t row = block.rows != nullptr ? block.rows[which.index] : block.first_row + which.index;
   const bf16* head = block.base + p.layer * block.layer_stride + kv * D;
@@ -68,8 +70,34 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
   }
   device::CommitCopies();
   const bf16* q = p.q + row * p.q_stride + static_cast<int64_t>(kv) * p.group * D;
-  for (int i = threadIdx.x; i < kMaxGroup * D; i += kThreads) query[i] = i < p.group * D ? q[i] : bf16{};
-  device::WaitCopies<0>();
+  if (p.fresh) {
+    const bf16* cos = p.rope.cos + row * (D / 2);
+    const bf16* sin = p.rope.sin + row * (D / 2);
+    const bool wide = p.rope.wide[row] != 0;
+    for (int h = warp; h < kMaxGroup; h += kWarps) {
+      device::RopeHead<1> query_head{};
+      if (h < p.group) {
+        query_head = device::LoadHead<1>(q + h * D, D);
+        device::NormRope(query_head, D, p.rope.q_norm, p.rope.eps, cos, sin, wide);
+      }
+      device::StoreHead(query + h * D, D, query_head);
+    }
+    device::WaitCopies<0>();
+    __syncthreads();
+    // The new key and value: into the cache, and over what the copies brought from there.
+    if (split + 1 == splits && warp < 2) {
+      const int64_t which_head = p.kv_heads * p.group + warp * p.kv_heads + kv;
+      device::RopeHead<1> fresh = device::LoadHead<1>(p.q + row * p.q_stride + which_head * D, D);
+      if (warp == 0) device::NormRope(fresh, D, p.rope.k_norm, p.rope.eps, cos, sin, wide);
+      const int64_t last = visible - 1;
+      bf16* cached = const_cast<bf16*>(head) + last * block.kv_stride + (warp == 0 ? 0 : block.v_offset);
+      device::StoreHead(cached, D, fresh);
+      device::StoreHead((warp == 0 ? keys : values) + (last - first) * L::kStride, D, fresh);
+    }
+  } else {
+    for (int i = threadIdx.x; i < kMaxGroup * D; i += kThreads) query[i] = i < p.group * D ? q[i] : bf16{};
+    device::WaitCopies<0>();
+  }
   __syncthreads();
 
   // Scores of this warp's keys (rows of the product) against all heads of the group (columns).

@@ -12,6 +12,7 @@
 
 #include "common/bf16.h"
 #include "kernels/cuda/flash_attention.h"
+#include "kernels/cuda/qk_rope.h"
 
 namespace lancet::cuda {
 
@@ -25,6 +26,11 @@ struct AttentionRow {
 };
 
 struct SplitArgs {
+  // If set: what QkNormRope would have done for these rows is done on the way, to the same bits. Every row is the only one
+  // of its block; `rope.rows` is not used, `q` and `q_stride` are rope.qkv and rope.stride.
+  bool fresh = false;
+  QkRopeArgs rope;
+
   const bf16* q = nullptr;  // as in FlashArgs
   int64_t q_stride = 0;
   bf16* out = nullptr;

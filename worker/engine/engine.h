@@ -20,7 +20,16 @@
 
 namespace lancet {
 
+enum class DeviceKind { kCpu, kCuda };
+
+// How NVFP4 Linears are multiplied: weights expanded to bf16, or re-encoded to E4M3 with activations in E4M3 (CUDA).
+enum class LinearMode { kW4A16, kW4A8 };
+
 struct EngineOptions {
+  DeviceKind device = DeviceKind::kCpu;
+  int device_ordinal = 0;  // of a CUDA device
+  LinearMode linear_mode = LinearMode::kW4A16;
+  bool cuda_graphs = true;  // replay captured passes; false launches every kernel anew
   int rank = 0;
   int world_size = 1;
   int threads = 1;  // compute threads of this rank

@@ -203,6 +203,83 @@ TEST_F(CudaAttentionTest, SingleRowsOverLongAndShortCaches) {
   }
 }
 
+// Rotation on the way, into the cache and into the result, against the kernel that does it first.
+TEST_F(CudaAttentionTest, FreshRowsEqualRotationBeforehand) {
+  constexpr int64_t kCols = 20 * 128;
+  constexpr int64_t kRows = 3;
+  const int64_t pasts[kRows] = {0, 130, 700};
+  const TestMatrix<bf16> qkv = RandomMatrix(kRows, kCols, 0, 5, 2.0f);
+  const auto q_norm = ToDevice(RandomVector(128, 6, 0.5f, 1.5f));
+  const auto k_norm = ToDevice(RandomVector(128, 7, 0.5f, 1.5f));
+  const auto cos = ToDevice(RandomVector(kRows * 64, 8));
+  const auto sin = ToDevice(RandomVector(kRows * 64, 9));
+  const auto wide = ToDevice(std::vector<uint8_t>{0, 1, 0});
+  std::vector<bf16> results[2];
+  std::vector<bf16> caches[2];
+  for (const bool fresh : {false, true}) {
+    const int64_t capacity = 701;
+    const int64_t sequence = 2 * capacity * 256;
+    const auto cache = ToDevice(RandomVector(kRows * sequence, 10));
+    const auto rows = ToDevice(qkv.data);
+    std::vector<cuda::AttentionBlock> blocks(kRows);
+    std::vector<cuda::AttentionRow> singles;
+    std::vector<cuda::KvSlot> slots;
+    for (int32_t i = 0; i < kRows; ++i) {
+      blocks[i].base = cache.data() + i * sequence;
+      blocks[i].v_offset = capacity * 256;
+      blocks[i].kv_stride = 256;
+      blocks[i].first_row = i;
+      blocks[i].num_rows = 1;
+      blocks[i].num_keys = static_cast<int32_t>(pasts[i] + 1);
+      blocks[i].causal = 1;
+      singles.push_back({i, 0});
+      slots.push_back({cache.data() + i * sequence + pasts[i] * 256, 0, capacity * 256});
+    }
+    const auto device_blocks = ToDevice(blocks);
+    const auto device_singles = ToDevice(singles);
+    const auto device_slots = ToDevice(slots);
+    cuda::SplitArgs args;
+    args.rope.qkv = rows.data();
+    args.rope.stride = kCols;
+    args.rope.rows = kRows;
+    args.rope.heads = 16;
+    args.rope.kv_heads = 2;
+    args.rope.head_dim = 128;
+    args.rope.q_norm = q_norm.data();
+    args.rope.k_norm = k_norm.data();
+    args.rope.eps = 1e-6f;
+    args.rope.cos = cos.data();
+    args.rope.sin = sin.data();
+    args.rope.wide = wide.data();
+    args.rope.slots = device_slots.data();
+    args.fresh = fresh;
+    if (!fresh) {
+      ASSERT_EQ(cuda::QkNormRope(args.rope, stream()), cudaSuccess);
+    }
+    const auto out = Poisoned<bf16>(kRows * 2048);
+    const auto partial = Poisoned<float>(cuda::SplitScratchFloats(kRows, 2, 8, 128));
+    const auto tickets = ToDevice(std::vector<uint32_t>(kRows * 2));
+    args.q = rows.data();
+    args.q_stride = kCols;
+    args.out = out.data();
+    args.out_stride = 2048;
+    args.blocks = device_blocks.data();
+    args.rows = device_singles.data();
+    args.num_rows = kRows;
+    args.max_splits = 8;
+    args.kv_heads = 2;
+    args.group = 8;
+    args.head_dim = 128;
+    args.partial = partial.data();
+    args.tickets = tickets.data();
+    ASSERT_EQ(cuda::SplitAttention(args, stream()), cudaSuccess);
+    results[fresh ? 1 : 0] = ToHost(out);
+    caches[fresh ? 1 : 0] = ToHost(cache);
+  }
+  EXPECT_TRUE(results[0] == results[1]);
+  EXPECT_TRUE(caches[0] == caches[1]);
+}
+
 TEST_F(CudaAttentionTest, CudnnAgreesOnPictures) {
   Sequence picture(/*past_tokens=*/70, /*block_rows=*/258, /*is_causal=*/false);
   Prepare(16, 2, 128, {picture}, 258);
