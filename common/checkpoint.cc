@@ -23,7 +23,8 @@ namespace fs = std::filesystem;
 constexpr absl::string_view kTrunkFile = "nvfp4_state_dict.safetensors";
 constexpr absl::string_view kBaseFolder = "Lance_3B";
 constexpr absl::string_view kTrunkFolder = "Lance_3B-NVFP4";
-// llm_config.json and lancet.json have a few kB; nvfp4_meta.json 60 kB for 3B.
+constexpr absl::string_view kVisionFolder = "Qwen2.5-VL-ViT";
+// llm_config.json, lancet.json and the tower's config.json have a few kB; nvfp4_meta.json 60 kB for 3B.
 constexpr size_t kMaxConfigBytes = size_t{4} << 20;
 constexpr size_t kMaxMetaBytes = size_t{64} << 20;
 
@@ -84,6 +85,24 @@ absl::StatusOr<std::string> ResolveTrunk(const std::string& model_dir) {
   return NotFound("the quantised trunk (--trunk)", looked_at);
 }
 
+// The tower's two files: each beside the other or in its folder below model_dir.
+absl::Status ResolveVision(CheckpointPaths& paths) {
+  const std::string folder = paths.model_dir.empty() ? "" : Join(paths.model_dir, kVisionFolder);
+  const auto find = [&](const std::string& sibling, absl::string_view file) {
+    std::vector<std::string> candidates;
+    if (!sibling.empty()) candidates.push_back(Join(fs::path(sibling).parent_path().string(), file));
+    if (!folder.empty()) candidates.push_back(Join(folder, file));
+    return FirstFile(candidates);
+  };
+  if (paths.vit_config.empty()) paths.vit_config = find(paths.vit, "config.json");
+  if (paths.vit.empty()) paths.vit = find(paths.vit_config, "vit.safetensors");
+  if (paths.vit_config.empty() && !paths.vit.empty()) {
+    return NotFound("config.json of the vision tower (--vit_config)",
+                    {Join(fs::path(paths.vit).parent_path().string(), "config.json")});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<CheckpointPaths> ResolveCheckpoint(const CheckpointPaths& overrides) {
@@ -130,8 +149,27 @@ absl::StatusOr<CheckpointPaths> ResolveCheckpoint(const CheckpointPaths& overrid
     paths.vae = FirstFile(looked_at);
     if (paths.vae.empty()) return NotFound("the autoencoder (--vae)", looked_at);
   }
+  LANCET_RETURN_IF_ERROR(ResolveVision(paths));
   if (paths.lancet_json.empty() && !dir.empty()) paths.lancet_json = FirstFile({Join(dir, "lancet.json")});
   return paths;
+}
+
+// Opens and checks the tower, if there is one. Returns the text of its config.
+absl::StatusOr<std::string> Checkpoint::OpenVision() {
+  if (paths_.vit_config.empty()) return std::string();
+  LANCET_ASSIGN_OR_RETURN(std::string config_json, ReadTextFile(paths_.vit_config, kMaxConfigBytes));
+  LANCET_ASSIGN_OR_RETURN(vision_config_, ParseVisionConfig(config_json, paths_.vit_config));
+  if (vision_config_->out_hidden_size != config_.hidden_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(paths_.vit_config, ": out_hidden_size is ", vision_config_->out_hidden_size,
+                     "; expected ", config_.hidden_size, " (hidden_size of ", paths_.llm_config, ")"));
+  }
+  if (!paths_.vit.empty()) {
+    LANCET_ASSIGN_OR_RETURN(vision_file_, SafetensorsFile::Open(paths_.vit));
+  }
+  vision_ = std::make_unique<VisionTower>(*trunk_, vision_file_.get());
+  LANCET_RETURN_IF_ERROR(CheckVisionTower(*vision_, *vision_config_));
+  return config_json;
 }
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const CheckpointPaths& paths) {
@@ -156,9 +194,11 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const CheckpointPat
   }
   LANCET_ASSIGN_OR_RETURN(checkpoint->vae_, OpenStateDict(paths.vae));
   LANCET_ASSIGN_OR_RETURN(checkpoint->vae_layout_, CheckVae(*checkpoint->vae_));
+  LANCET_ASSIGN_OR_RETURN(const std::string vision_json, checkpoint->OpenVision());
   LANCET_RETURN_IF_ERROR(CheckTrunkValues(*checkpoint->trunk_, config));
   LANCET_ASSIGN_OR_RETURN(checkpoint->fingerprint_,
-                          CheckpointFingerprint(*checkpoint->trunk_, *checkpoint->vae_, config_json));
+                          CheckpointFingerprint(*checkpoint->trunk_, *checkpoint->vae_, config_json,
+                                                checkpoint->vision_.get(), vision_json));
   return checkpoint;
 }
 

@@ -7,10 +7,14 @@
 //   llm_config.json, vocab.json, merges.txt, tokenizer_config.json:
 //       beside the trunk, in the folder, or in the trunk's folder without "-NVFP4" (Lance_3B/)
 //   Wan2.2_VAE.safetensors or, failing that, Wan2.2_VAE.pth: in the folder
+//   Qwen2.5-VL-ViT/config.json and vit.safetensors, optional: the vision tower, which reads pictures. Its
+//       tensors may also be in the trunk's file, as "vit_model.*"; those win. Without config.json there is no
+//       tower, and the checkpoint draws from text alone.
 //   lancet.json, optional: in the folder
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -18,6 +22,8 @@
 #include "common/model_config.h"
 #include "common/state_dict.h"
 #include "common/vae_check.h"
+#include "common/vision_config.h"
+#include "common/vision_tower.h"
 
 namespace lancet {
 
@@ -31,6 +37,8 @@ struct CheckpointPaths {
   std::string merges;            // merges.txt
   std::string tokenizer_config;  // tokenizer_config.json
   std::string vae;               // Wan2.2_VAE.{safetensors,pth}
+  std::string vit_config;        // config.json of the vision tower; empty if there is none
+  std::string vit;               // vit.safetensors; may be empty if the trunk holds every tensor of the tower
   std::string lancet_json;       // lancet.json; empty if there is none
 };
 
@@ -53,11 +61,16 @@ class Checkpoint {
   const StateDict& trunk() const { return *trunk_; }
   const StateDict& vae() const { return *vae_; }
   const VaeLayout& vae_layout() const { return vae_layout_; }
+  // The vision tower; null if the checkpoint has none.
+  const VisionTower* vision() const { return vision_.get(); }
+  // Set if and only if there is a tower.
+  const std::optional<VisionConfig>& vision_config() const { return vision_config_; }
   // 32 hex digits (fingerprint.h). The same on every host that has the same files.
   const std::string& fingerprint() const { return fingerprint_; }
 
  private:
   Checkpoint() = default;
+  absl::StatusOr<std::string> OpenVision();
 
   CheckpointPaths paths_;
   ModelConfig config_;
@@ -65,6 +78,9 @@ class Checkpoint {
   std::unique_ptr<StateDict> trunk_;
   std::unique_ptr<StateDict> vae_;
   VaeLayout vae_layout_;
+  std::optional<VisionConfig> vision_config_;
+  std::unique_ptr<StateDict> vision_file_;
+  std::unique_ptr<VisionTower> vision_;  // over trunk_ and vision_file_
   std::string fingerprint_;
 };
 

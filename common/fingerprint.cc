@@ -82,11 +82,16 @@ absl::Status AddStateDict(const StateDict& dict, Hasher& hasher) {
 }  // namespace
 
 absl::StatusOr<std::string> CheckpointFingerprint(const StateDict& trunk, const StateDict& vae,
-                                                  absl::string_view llm_config_json) {
+                                                  absl::string_view llm_config_json, const StateDict* vision,
+                                                  absl::string_view vision_config_json) {
   Hasher hasher;
   LANCET_RETURN_IF_ERROR(AddStateDict(trunk, hasher));
   LANCET_RETURN_IF_ERROR(AddStateDict(vae, hasher));
   hasher.Add(llm_config_json);
+  if (vision != nullptr) {
+    LANCET_RETURN_IF_ERROR(AddStateDict(*vision, hasher));
+    hasher.Add(vision_config_json);
+  }
   return hasher.Finish();
 }
 

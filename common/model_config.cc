@@ -4,8 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "common/json.h"
-#include "common/quote.h"
+#include "common/json_fields.h"
 #include "common/status_macros.h"
 
 namespace lancet {
@@ -13,73 +12,11 @@ namespace {
 
 using nlohmann::json;
 
-// llm_config.json and lancet.json have a few kB.
-constexpr JsonLimits kConfigLimits = {.max_bytes = size_t{4} << 20, .max_depth = 16};
-
-// Reads fields of one JSON object; messages name source and key.
-class ObjectReader {
- public:
-  ObjectReader(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
-
-  const std::string& where() const { return where_; }
-  // Null when absent; a JSON null counts as absent.
-  const json* Find(const char* key) const {
-    const auto it = object_.find(key);
-    return it == object_.end() || it->is_null() ? nullptr : &*it;
-  }
-
-  absl::Status Error(absl::string_view key, absl::string_view what) const {
-    return absl::InvalidArgumentError(absl::StrCat(where_, ": ", key, " ", what));
-  }
-
-  absl::StatusOr<int64_t> Int(const char* key, int64_t min, int64_t max) const {
-    const json* value = Find(key);
-    if (value == nullptr) return Error(key, "is missing");
-    return CheckInt(*value, key, min, max);
-  }
-  absl::StatusOr<int64_t> Int(const char* key, int64_t min, int64_t max, int64_t fallback) const {
-    const json* value = Find(key);
-    if (value == nullptr) return fallback;
-    return CheckInt(*value, key, min, max);
-  }
-  absl::StatusOr<double> Number(const char* key, double min, double max, double fallback) const {
-    const json* value = Find(key);
-    if (value == nullptr) return fallback;
-    return CheckNumber(*value, key, min, max);
-  }
-
-  absl::StatusOr<int64_t> CheckInt(const json& value, absl::string_view key, int64_t min, int64_t max) const {
-    if (!value.is_number_integer()) return Error(key, absl::StrCat("is not an integer: ", Print(value)));
-    const bool too_big = value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(max);
-    const int64_t number = too_big ? max : value.get<int64_t>();
-    if (too_big || number < min || number > max) {
-      return Error(key, absl::StrCat("is ", Print(value), "; expected ", min, " to ", max));
-    }
-    return number;
-  }
-  absl::StatusOr<double> CheckNumber(const json& value, absl::string_view key, double min, double max) const {
-    if (!value.is_number()) return Error(key, absl::StrCat("is not a number: ", Print(value)));
-    const double number = value.get<double>();
-    if (!(number >= min && number <= max)) {
-      return Error(key, absl::StrCat("is ", Print(value), "; expected ", min, " to ", max));
-    }
-    return number;
-  }
-
- private:
-  static std::string Print(const json& value) {
-    return Quote(value.dump(-1, ' ', true, json::error_handler_t::replace), 60);
-  }
-
-  const json& object_;
-  const std::string where_;
-};
-
-absl::Status ReadRope(const ObjectReader& root, ModelConfig& config) {
+absl::Status ReadRope(const JsonFields& root, ModelConfig& config) {
   LANCET_ASSIGN_OR_RETURN(config.rope_theta, root.Number("rope_theta", 1.0, 1e12, config.rope_theta));
   if (const json* scaling = root.Find("rope_scaling"); scaling != nullptr) {
     if (!scaling->is_object()) return root.Error("rope_scaling", "is not an object");
-    const ObjectReader rope(*scaling, absl::StrCat(root.where(), ": rope_scaling"));
+    const JsonFields rope(*scaling, absl::StrCat(root.where(), ": rope_scaling"));
     for (const char* key : {"type", "rope_type"}) {
       // "default" is how newer tools write the same thing.
       const json* type = rope.Find(key);
@@ -106,7 +43,7 @@ absl::Status ReadRope(const ObjectReader& root, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadTokenIds(const ObjectReader& root, ModelConfig& config) {
+absl::Status ReadTokenIds(const JsonFields& root, ModelConfig& config) {
   struct Field {
     const char* key;
     int32_t ModelConfig::*member;
@@ -123,7 +60,7 @@ absl::Status ReadTokenIds(const ObjectReader& root, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadHeads(const ObjectReader& root, ModelConfig& config) {
+absl::Status ReadHeads(const JsonFields& root, ModelConfig& config) {
   LANCET_ASSIGN_OR_RETURN(config.num_heads, root.Int("num_attention_heads", 1, 1024));
   LANCET_ASSIGN_OR_RETURN(config.num_kv_heads,
                           root.Int("num_key_value_heads", 1, config.num_heads, config.num_heads));
@@ -150,7 +87,7 @@ absl::Status ReadHeads(const ObjectReader& root, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status CheckUnsupported(const ObjectReader& root) {
+absl::Status CheckUnsupported(const JsonFields& root) {
   if (const json* act = root.Find("hidden_act"); act != nullptr && *act != "silu") {
     return root.Error("hidden_act", "is not 'silu', the only one that is known");
   }
@@ -160,7 +97,7 @@ absl::Status CheckUnsupported(const ObjectReader& root) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<CardSize> ReadSize(const ObjectReader& reader, const json& value, absl::string_view key) {
+absl::StatusOr<CardSize> ReadSize(const JsonFields& reader, const json& value, absl::string_view key) {
   // Far beyond what any group can draw; admission has the real limit.
   constexpr int64_t kMaxSide = 65536;
   if (!value.is_array() || value.size() != 2) return reader.Error(key, "is not a pair [width, height]");
@@ -174,7 +111,7 @@ absl::StatusOr<CardSize> ReadSize(const ObjectReader& reader, const json& value,
 }
 
 // A list of `count` numbers into `out`.
-absl::Status ReadFloats(const ObjectReader& reader, const json& value, absl::string_view key, size_t count,
+absl::Status ReadFloats(const JsonFields& reader, const json& value, absl::string_view key, size_t count,
                         float* out) {
   constexpr double kMaxCoefficient = 1e4;
   if (!value.is_array() || value.size() != count) {
@@ -189,7 +126,7 @@ absl::Status ReadFloats(const ObjectReader& reader, const json& value, absl::str
 }
 
 absl::StatusOr<LatentRgb> ReadLatentRgb(const json& value, const std::string& source_name) {
-  const ObjectReader reader(value, absl::StrCat(source_name, ": latent_rgb"));
+  const JsonFields reader(value, absl::StrCat(source_name, ": latent_rgb"));
   LatentRgb rgb;
   const json* weight = reader.Find("weight");
   const json* bias = reader.Find("bias");
@@ -204,18 +141,11 @@ absl::StatusOr<LatentRgb> ReadLatentRgb(const json& value, const std::string& so
   return rgb;
 }
 
-absl::StatusOr<json> ParseObject(const std::string& json_text, const std::string& source_name) {
-  LANCET_ASSIGN_OR_RETURN(json value, ParseJson(json_text, source_name, kConfigLimits));
-  if (!value.is_object())
-    return absl::InvalidArgumentError(absl::StrCat(source_name, ": is not a JSON object"));
-  return value;
-}
-
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& source_name) {
-  LANCET_ASSIGN_OR_RETURN(const json value, ParseObject(json_text, source_name));
-  const ObjectReader root(value, source_name);
+  LANCET_ASSIGN_OR_RETURN(const json value, ParseConfigObject(json_text, source_name));
+  const JsonFields root(value, source_name);
   LANCET_RETURN_IF_ERROR(CheckUnsupported(root));
   ModelConfig config;
   // Upper limits keep products of sizes far inside int64; the published models are at 2048, 36, 11008,
@@ -241,8 +171,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
 absl::StatusOr<ModelCard> ParseModelCard(const std::string& json_text, const std::string& source_name) {
   constexpr size_t kMaxNameBytes = 200;
   constexpr size_t kMaxSizes = 1000;
-  LANCET_ASSIGN_OR_RETURN(const json value, ParseObject(json_text, source_name));
-  const ObjectReader root(value, source_name);
+  LANCET_ASSIGN_OR_RETURN(const json value, ParseConfigObject(json_text, source_name));
+  const JsonFields root(value, source_name);
   ModelCard card;
   if (const json* name = root.Find("name"); name != nullptr) {
     if (!name->is_string() || name->get_ref<const std::string&>().size() > kMaxNameBytes) {

@@ -10,8 +10,8 @@
 namespace lancet {
 
 // Names, element types and shapes of everything that trunk_layout.h lists; no unquantised form of a quantised
-// linear beside it. Other tensors are allowed: latent_pos_embed.* is recomputed, vit_model.* belongs to other
-// tasks. InvalidArgument names the first tensor that is missing or odd.
+// linear beside it. Other tensors are allowed: latent_pos_embed.* is recomputed, vit_model.* is the
+// vision tower's (vision_tower.h). InvalidArgument names the first tensor that is missing or odd.
 absl::Status CheckTrunkLayout(const StateDict& trunk, const ModelConfig& config);
 
 // nvfp4_meta.json: block size 16, the known scheme and code table, and one entry per quantised linear whose

@@ -28,6 +28,45 @@ absl::Status Silu(const KernelContext& ctx, MatrixView<bf16> x) {
   return absl::OkStatus();
 }
 
+absl::Status Gelu(const KernelContext& ctx, MatrixView<bf16> x) {
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Gelu", "x", x, x.rows, x.cols));
+  const RowKernels kernels = RowKernelsFor(ctx.isa());
+  ctx.pool().ParallelFor(x.rows, MinRows(x.cols), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) kernels.gelu(reinterpret_cast<uint16_t*>(x.row(r)), x.cols);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status AddBias(const KernelContext& ctx, ConstMatrixView<float> sums, absl::Span<const bf16> bias,
+                     MatrixView<bf16> y) {
+  LANCET_RETURN_IF_ERROR(CheckMatrix("AddBias", "sums", sums, y.rows, y.cols));
+  LANCET_RETURN_IF_ERROR(CheckMatrix("AddBias", "y", y, y.rows, y.cols));
+  LANCET_RETURN_IF_ERROR(CheckLength("AddBias", "bias", bias.size(), y.cols));
+  const RowKernels kernels = RowKernelsFor(ctx.isa());
+  const uint16_t* b = reinterpret_cast<const uint16_t*>(bias.data());
+  ctx.pool().ParallelFor(y.rows, MinRows(y.cols), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernels.add_bias(sums.row(r), b, y.cols, reinterpret_cast<uint16_t*>(y.row(r)));
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status AddResidual(const KernelContext& ctx, ConstMatrixView<float> delta, absl::Span<const bf16> bias,
+                         MatrixView<bf16> x) {
+  LANCET_RETURN_IF_ERROR(CheckMatrix("AddResidual", "delta", delta, x.rows, x.cols));
+  LANCET_RETURN_IF_ERROR(CheckMatrix("AddResidual", "x", x, x.rows, x.cols));
+  LANCET_RETURN_IF_ERROR(CheckLength("AddResidual", "bias", bias.size(), x.cols));
+  const RowKernels kernels = RowKernelsFor(ctx.isa());
+  const uint16_t* b = reinterpret_cast<const uint16_t*>(bias.data());
+  ctx.pool().ParallelFor(x.rows, MinRows(x.cols), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernels.add_biased_residual(delta.row(r), b, x.cols, reinterpret_cast<uint16_t*>(x.row(r)));
+    }
+  });
+  return absl::OkStatus();
+}
+
 absl::Status AddResidual(const KernelContext& ctx, ConstMatrixView<float> delta, MatrixView<bf16> x) {
   LANCET_RETURN_IF_ERROR(CheckMatrix("AddResidual", "delta", delta, x.rows, x.cols));
   LANCET_RETURN_IF_ERROR(CheckMatrix("AddResidual", "x", x, x.rows, x.cols));

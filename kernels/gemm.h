@@ -31,8 +31,13 @@ class DenseLinear {
   // rows]. A row of y depends on that row of x alone.
   absl::Status Forward(const KernelContext& ctx, ConstMatrixView<bf16> x, MatrixView<bf16> y) const;
 
+  // The same without the rounding: f32 sums, for products whose columns are split over ranks.
+  absl::Status Forward(const KernelContext& ctx, ConstMatrixView<bf16> x, MatrixView<float> y) const;
+
  private:
   struct Impl;
+  template <typename T>
+  absl::Status Run(const KernelContext& ctx, ConstMatrixView<bf16> x, MatrixView<T> y) const;
   explicit DenseLinear(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -33,4 +33,24 @@ absl::Status QkNormRope(const KernelContext& ctx, MatrixView<bf16> x, int64_t he
   return absl::OkStatus();
 }
 
+absl::Status Rope(const KernelContext& ctx, MatrixView<bf16> x, int64_t heads, ConstMatrixView<bf16> cos,
+                  ConstMatrixView<bf16> sin) {
+  if (heads < 0) return absl::InvalidArgumentError(absl::StrCat("Rope: ", heads, " heads"));
+  const int64_t half = cos.cols;
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Rope", "x", x, x.rows, heads * 2 * half));
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Rope", "cos", cos, x.rows, half));
+  LANCET_RETURN_IF_ERROR(CheckMatrix("Rope", "sin", sin, x.rows, half));
+  const RowKernels kernels = RowKernelsFor(ctx.isa());
+  ctx.pool().ParallelFor(x.rows, MinRows(x.cols), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t h = 0; h < heads; ++h) {
+        kernels.rope(reinterpret_cast<uint16_t*>(x.row(r)) + h * 2 * half,
+                     reinterpret_cast<const uint16_t*>(cos.row(r)),
+                     reinterpret_cast<const uint16_t*>(sin.row(r)), 2 * half);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
 }  // namespace lancet

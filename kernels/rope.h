@@ -1,4 +1,4 @@
-// Per-head RMS normalisation followed by rotary embedding, in place, for q and for k.
+// Rotary embedding in place, for q and for k: alone, or after a per-head RMS normalisation.
 #pragma once
 
 #include <cstdint>
@@ -21,5 +21,10 @@ namespace lancet {
 absl::Status QkNormRope(const KernelContext& ctx, MatrixView<bf16> x, int64_t heads,
                         absl::Span<const bf16> weight, float eps, ConstMatrixView<bf16> cos,
                         ConstMatrixView<bf16> sin, absl::Span<const uint8_t> wide_rows);
+
+// The same rotation of every head without a norm before it, in f32 with one rounding at the end.
+//   x: [tokens, heads * head_dim]   cos, sin: [tokens, head_dim / 2]
+absl::Status Rope(const KernelContext& ctx, MatrixView<bf16> x, int64_t heads, ConstMatrixView<bf16> cos,
+                  ConstMatrixView<bf16> sin);
 
 }  // namespace lancet

@@ -12,9 +12,14 @@ struct RowKernels {
   // One head, in place. cos, sin: [head_dim / 2].
   void (*norm_rope)(uint16_t* head, const uint16_t* weight, float eps, const uint16_t* cos,
                     const uint16_t* sin, int64_t head_dim, bool wide) = nullptr;
+  // The rotation alone, from f32 to one rounding. One head, in place.
+  void (*rope)(uint16_t* head, const uint16_t* cos, const uint16_t* sin, int64_t head_dim) = nullptr;
   void (*silu_mul)(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* y) = nullptr;
   void (*silu)(uint16_t* x, int64_t n) = nullptr;
+  void (*gelu)(uint16_t* x, int64_t n) = nullptr;
   void (*add_residual)(const float* delta, int64_t n, uint16_t* x) = nullptr;
+  void (*add_biased_residual)(const float* delta, const uint16_t* bias, int64_t n, uint16_t* x) = nullptr;
+  void (*add_bias)(const float* sums, const uint16_t* bias, int64_t n, uint16_t* y) = nullptr;
   // The exponential that SiLU and softmax use (simd_math.h), bare, in place.
   void (*exp)(float* x, int64_t n) = nullptr;
 };

@@ -70,6 +70,19 @@ struct RowImpl {
     }
   }
 
+  static void Rope(uint16_t* head, const uint16_t* cos, const uint16_t* sin, int64_t head_dim) {
+    const int64_t half = head_dim / 2;
+    for (int64_t i = 0; i < half; i += S::kLanes) {
+      const int64_t n = half - i;
+      const F a = Load(head + i, n);
+      const F b = Load(head + half + i, n);
+      const F c = Load(cos + i, n);
+      const F s = Load(sin + i, n);
+      Store(head + i, a * c - b * s, n);
+      Store(head + half + i, b * c + a * s, n);
+    }
+  }
+
   static F SiluOf(F x) { return x / (S::Set1(1.0f) + Exp<S>(S::Set1(0.0f) - x)); }
 
   static void SiluMul(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* y) {
@@ -82,10 +95,36 @@ struct RowImpl {
     for (int64_t i = 0; i < n; i += S::kLanes) Store(x + i, SiluOf(Load(x + i, n - i)), n - i);
   }
 
+  // x Phi(x) = max(x, 0) - |x| h, h = erfc(|x| / sqrt 2) / 2: no digits cancel in the tails.
+  static F GeluOf(F x) {
+    const F zero = S::Set1(0.0f);
+    const F magnitude = S::Max(zero - x, x);
+    const F tail = S::Set1(0.5f) * Erfc<S>(magnitude * S::Set1(0.70710678f));
+    return S::Max(zero, x) - magnitude * tail;
+  }
+
+  static void Gelu(uint16_t* x, int64_t n) {
+    for (int64_t i = 0; i < n; i += S::kLanes) Store(x + i, GeluOf(Load(x + i, n - i)), n - i);
+  }
+
+  static F LoadFloat(const float* p, int64_t n) { return n >= S::kLanes ? S::Load(p) : S::LoadN(p, n); }
+
+  static void AddBias(const float* sums, const uint16_t* bias, int64_t n, uint16_t* y) {
+    for (int64_t i = 0; i < n; i += S::kLanes) {
+      Store(y + i, LoadFloat(sums + i, n - i) + Load(bias + i, n - i), n - i);
+    }
+  }
+
+  static void AddBiasedResidual(const float* delta, const uint16_t* bias, int64_t n, uint16_t* x) {
+    for (int64_t i = 0; i < n; i += S::kLanes) {
+      const F d = S::RoundBf16(LoadFloat(delta + i, n - i) + Load(bias + i, n - i));
+      Store(x + i, Load(x + i, n - i) + d, n - i);
+    }
+  }
+
   static void AddResidual(const float* delta, int64_t n, uint16_t* x) {
     for (int64_t i = 0; i < n; i += S::kLanes) {
-      const F d = n - i >= S::kLanes ? S::Load(delta + i) : S::LoadN(delta + i, n - i);
-      Store(x + i, Load(x + i, n - i) + S::RoundBf16(d), n - i);
+      Store(x + i, Load(x + i, n - i) + S::RoundBf16(LoadFloat(delta + i, n - i)), n - i);
     }
   }
 
@@ -100,9 +139,13 @@ struct RowImpl {
     RowKernels kernels;
     kernels.rms_norm = &RmsNorm;
     kernels.norm_rope = &NormRope;
+    kernels.rope = &Rope;
     kernels.silu_mul = &SiluMul;
     kernels.silu = &Silu;
+    kernels.gelu = &Gelu;
     kernels.add_residual = &AddResidual;
+    kernels.add_biased_residual = &AddBiasedResidual;
+    kernels.add_bias = &AddBias;
     kernels.exp = &ExpRow;
     return kernels;
   }

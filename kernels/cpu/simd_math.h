@@ -1,4 +1,5 @@
-// The exponential for softmax and SiLU, from the primitives of simd_portable.h and its kin.
+// The exponential for softmax and SiLU and the complementary error function for GELU, from the primitives of
+// simd_portable.h and its kin.
 #pragma once
 
 namespace lancet {
@@ -24,6 +25,26 @@ static inline __attribute__((always_inline)) typename S::F Exp(typename S::F x) 
   p = S::Fma(p, r, S::Set1(1.0f));
   p = S::Fma(p, r, S::Set1(1.0f));
   return S::ScaleByPow2(p, n);
+}
+
+// erfc(x) for x >= 0: t exp(-x^2 + P(t)), t = 1 / (1 + x / 2), with the Chebyshev fit of degree 9 of
+// Numerical Recipes (erfcc), whose relative error is 1.2e-7; rounding -x^2 to f32 adds x^2 2^-24. NaN stays
+// NaN.
+template <typename S>
+static inline __attribute__((always_inline)) typename S::F Erfc(typename S::F x) {
+  using F = typename S::F;
+  const F t = S::Set1(1.0f) / S::Fma(S::Set1(0.5f), x, S::Set1(1.0f));
+  F p = S::Set1(0.17087277f);
+  p = S::Fma(p, t, S::Set1(-0.82215223f));
+  p = S::Fma(p, t, S::Set1(1.48851587f));
+  p = S::Fma(p, t, S::Set1(-1.13520398f));
+  p = S::Fma(p, t, S::Set1(0.27886807f));
+  p = S::Fma(p, t, S::Set1(-0.18628806f));
+  p = S::Fma(p, t, S::Set1(0.09678418f));
+  p = S::Fma(p, t, S::Set1(0.37409196f));
+  p = S::Fma(p, t, S::Set1(1.00002368f));
+  p = S::Fma(p, t, S::Set1(-1.26551223f));
+  return t * Exp<S>(p - x * x);
 }
 
 }  // namespace lancet

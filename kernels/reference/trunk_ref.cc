@@ -91,6 +91,21 @@ std::vector<double> NormRopeHead(absl::Span<const bf16> head, absl::Span<const b
   return out;
 }
 
+std::vector<double> RopeHead(absl::Span<const bf16> head, absl::Span<const bf16> cos,
+                             absl::Span<const bf16> sin) {
+  const size_t half = head.size() / 2;
+  std::vector<double> out(head.size());
+  for (size_t f = 0; f < half; ++f) {
+    const double a = ToFloat(head[f]);
+    const double b = ToFloat(head[f + half]);
+    out[f] = a * ToFloat(cos[f]) - b * ToFloat(sin[f]);
+    out[f + half] = b * ToFloat(cos[f]) + a * ToFloat(sin[f]);
+  }
+  return out;
+}
+
+double Gelu(double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
+
 double Silu(double x) { return x / (1.0 + std::exp(-x)); }
 
 std::vector<double> AttentionRow(absl::Span<const bf16> q, const std::vector<absl::Span<const bf16>>& keys,

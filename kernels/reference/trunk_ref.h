@@ -31,7 +31,12 @@ std::vector<double> RmsNorm(ConstMatrixView<bf16> x, absl::Span<const bf16> weig
 std::vector<double> NormRopeHead(absl::Span<const bf16> head, absl::Span<const bf16> weight, double eps,
                                  absl::Span<const bf16> cos, absl::Span<const bf16> sin, bool wide);
 
+// One head of Rope, not rounded at the end.
+std::vector<double> RopeHead(absl::Span<const bf16> head, absl::Span<const bf16> cos,
+                             absl::Span<const bf16> sin);
+
 double Silu(double x);
+double Gelu(double x);  // exact: x Phi(x)
 
 // One query head against keys and values [tokens, head_dim] in f64.
 std::vector<double> AttentionRow(absl::Span<const bf16> q, const std::vector<absl::Span<const bf16>>& keys,

@@ -15,30 +15,6 @@
 #include "worker/model/vae/vae_decoder.h"
 
 namespace lancet {
-namespace {
-
-// Entries of a bf16 table that differ. Library sines may fall on the other side of a rounding boundary: one
-// entry in 10,000 may be off by one bf16 step; a difference of more than one step counts as many.
-struct TableCount {
-  int64_t count = 0;
-  int64_t different = 0;
-  int64_t far_off = 0;
-
-  void Add(bf16 got, bf16 expected) {
-    ++count;
-    if (got == expected) return;
-    ++different;
-    const int64_t steps = std::abs(static_cast<int64_t>(got.bits) - static_cast<int64_t>(expected.bits));
-    if (steps > 1) ++far_off;
-  }
-  void Report(const GoldenContext& context, const std::string& case_name, const std::string& quantity) const {
-    const int64_t allowed = (count + 9999) / 10000;
-    context.report.AddExact(case_name, quantity, far_off > 0 ? count : different, count, allowed,
-                            "one bf16 step at most");
-  }
-};
-
-}  // namespace
 
 absl::StatusOr<std::vector<double>> DecodeLatents(const GoldenContext& context, const bf16* latents,
                                                   int64_t height, int64_t width) {
@@ -125,6 +101,7 @@ absl::Status RunTablesCase(const GoldenContext& context, const std::string& case
     }
     count.Report(context, case_name, name);
   }
+  if (dict->Contains("vit.place")) return AddVisionTable(context, case_name, *dict);
   return absl::OkStatus();
 }
 

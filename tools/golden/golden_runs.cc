@@ -1,5 +1,7 @@
 #include "tools/golden/golden_runs.h"
 
+#include <cstdlib>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -16,6 +18,7 @@ CaseRunner FindUnitRunner(const std::string& name) {
   if (name == "time_embedding") return RunTimeEmbeddingCase;
   if (name == "rope_latent_tables") return RunTablesCase;
   if (name == "schedule") return RunScheduleCase;
+  if (name == "vit") return RunVisionCase;
   if (name == "vae") return RunVaeCase;
   if (name == "nvfp4") return RunNvfp4Case;
   if (name == "philox") return RunPhiloxCase;
@@ -34,7 +37,7 @@ absl::Status Run(const GoldenContext& context, const std::string& name) {
       return absl::OkStatus();
     }
   }
-  const bool image_input = name == "vit" || name == "preprocess";
+  const bool image_input = name == "preprocess";
   context.report.AddSkipped(name, image_input ? "image input is not built yet" : "not a known kind of case");
   return absl::OkStatus();
 }
@@ -56,6 +59,21 @@ void CompareRms(const GoldenContext& context, const std::string& case_name, cons
     return;
   }
   context.report.AddRms(case_name, quantity, RelativeRms(values, *expected), *yardstick, reference);
+}
+
+void TableCount::Add(bf16 got, bf16 expected) {
+  ++count;
+  if (got == expected) return;
+  ++different;
+  const int64_t steps = std::abs(static_cast<int64_t>(got.bits) - static_cast<int64_t>(expected.bits));
+  if (steps > 1) ++far_off;
+}
+
+void TableCount::Report(const GoldenContext& context, const std::string& case_name,
+                        const std::string& quantity) const {
+  const int64_t allowed = (count + 9999) / 10000;
+  context.report.AddExact(case_name, quantity, far_off > 0 ? count : different, count, allowed,
+                          "one bf16 step at most");
 }
 
 void RunGoldenCase(const GoldenContext& context, const std::string& case_name) {

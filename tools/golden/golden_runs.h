@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/bf16.h"
 #include "common/checkpoint.h"
 #include "tools/golden/golden_case.h"
 #include "tools/golden/rank_group.h"
@@ -31,6 +32,17 @@ void RunGoldenCase(const GoldenContext& context, const std::string& case_name);
 void CompareRms(const GoldenContext& context, const std::string& case_name, const std::string& quantity,
                 const std::vector<double>& values, const StateDict& dict);
 
+// Entries of a bf16 table that differ. Library sines may fall on the other side of a rounding boundary: one
+// entry in 10,000 may be off by one bf16 step; a difference of more than one step counts as many.
+struct TableCount {
+  int64_t count = 0;
+  int64_t different = 0;
+  int64_t far_off = 0;
+
+  void Add(bf16 got, bf16 expected);
+  void Report(const GoldenContext& context, const std::string& case_name, const std::string& quantity) const;
+};
+
 // Latents [height * width, 48] through the checkpoint's decoder: planes [3, 16 height, 16 width].
 absl::StatusOr<std::vector<double>> DecodeLatents(const GoldenContext& context, const bf16* latents,
                                                   int64_t height, int64_t width);
@@ -39,6 +51,10 @@ absl::StatusOr<std::vector<double>> DecodeLatents(const GoldenContext& context, 
 absl::Status RunLayerCase(const GoldenContext& context, const std::string& case_name);  // layer_*
 absl::Status RunTimeEmbeddingCase(const GoldenContext& context, const std::string& case_name);
 absl::Status RunTablesCase(const GoldenContext& context, const std::string& case_name);  // rope_latent_tables
+// The vit.* part of rope_latent_tables.
+absl::Status AddVisionTable(const GoldenContext& context, const std::string& case_name,
+                            const StateDict& dict);
+absl::Status RunVisionCase(const GoldenContext& context, const std::string& case_name);  // vit
 absl::Status RunScheduleCase(const GoldenContext& context, const std::string& case_name);
 absl::Status RunVaeCase(const GoldenContext& context, const std::string& case_name);
 absl::Status RunNvfp4Case(const GoldenContext& context, const std::string& case_name);

@@ -1,7 +1,5 @@
 #include "worker/model/vae/vae_weights.h"
 
-#include <bit>
-#include <cmath>
 #include <string>
 #include <utility>
 
@@ -9,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "common/bf16.h"
+#include "common/half.h"
 #include "common/status_macros.h"
 
 namespace lancet {
@@ -17,18 +16,6 @@ namespace {
 // Wider layers than any autoencoder has: beyond this a header is nonsense.
 constexpr int64_t kMaxChannels = 16384;
 constexpr int64_t kHeadChannels = 12;
-
-float HalfToFloat(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
-  const int exponent = (h >> 10) & 31;
-  const uint32_t mantissa = h & 1023u;
-  if (exponent == 0) {
-    const float value = std::ldexp(static_cast<float>(mantissa), -24);
-    return sign != 0 ? -value : value;
-  }
-  const uint32_t wide = exponent == 31 ? 255u : static_cast<uint32_t>(exponent) + 112u;
-  return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
-}
 
 // Element i of a tensor of a floating-point type.
 float Element(const TensorView& t, int64_t i) {
