@@ -65,10 +65,10 @@ absl::StatusOr<std::vector<float>> VisionPatches(const RgbImage& image) {
   float* out = patches.data();
   for (int32_t cell_y = 0; cell_y < image.height; cell_y += kVisionCellSide) {
     for (int32_t cell_x = 0; cell_x < image.width; cell_x += kVisionCellSide) {
-      for (const int32_t dy : {0, kVisionPatchSide}) {
-        for (const int32_t dx : {0, kVisionPatchSide}) {
-          const auto y = static_cast<size_t>(cell_y + dy);
-          const auto x = static_cast<size_t>(cell_x + dx);
+      for (const size_t dy : {size_t{0}, size_t{kVisionPatchSide}}) {
+        for (const size_t dx : {size_t{0}, size_t{kVisionPatchSide}}) {
+          const size_t y = static_cast<size_t>(cell_y) + dy;
+          const size_t x = static_cast<size_t>(cell_x) + dx;
           WritePatch(tables, image.pixels.data() + y * stride + 3 * x, stride, out);
           out += kVisionPatchValues;
         }

@@ -48,8 +48,8 @@ AxisTaps MakeTaps(int32_t in, int32_t out) {
   std::vector<double> raw(most);
   for (int32_t i = 0; i < out; ++i) {
     const double centre = (i + 0.5) * scale;
-    const int32_t first = std::max(static_cast<int32_t>(centre - support + 0.5), 0);
-    const int32_t count = std::min(static_cast<int32_t>(centre + support + 0.5), in) - first;
+    const int32_t first = std::max(static_cast<int32_t>(std::trunc(centre - support + 0.5)), 0);
+    const int32_t count = std::min(static_cast<int32_t>(std::trunc(centre + support + 0.5)), in) - first;
     double sum = 0;
     for (int32_t k = 0; k < count; ++k) {
       raw[static_cast<size_t>(k)] = Cubic((k + first - centre + 0.5) * inverse);

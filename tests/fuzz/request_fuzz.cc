@@ -1,6 +1,7 @@
 // A message from the wire: parsed, and admitted or refused. What is admitted keeps within every limit.
 
-#include <cmath>
+#include <google/protobuf/stubs/logging.h>
+
 #include <string>
 
 #include "coordinator/request/admission.h"
@@ -38,6 +39,12 @@ void CheckAdmitted(const AdmittedRequest& request, const Limits& limits) {
 
 }  // namespace
 }  // namespace lancet
+
+// Called by libFuzzer once, before the first input.
+extern "C" int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
+  google::protobuf::SetLogHandler(nullptr);  // it has a line for every prompt that is not UTF-8
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const lancet::Limits limits;
