@@ -62,6 +62,7 @@ absl::Status RunPhiloxCase(const GoldenContext& context, const std::string& case
 absl::Status RunTokenizerCase(const GoldenContext& context, const std::string& case_name);  // tokenizer_*
 absl::Status RunPositionsCase(const GoldenContext& context,
                               const std::string& case_name);  // prompts_positions
+absl::Status RunPreprocessCase(const GoldenContext& context, const std::string& case_name);
 absl::Status RunTextToImageCase(const GoldenContext& context, const std::string& case_name);
 
 }  // namespace lancet

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "coordinator/request/image_codec.h"
+#include "coordinator/request/image_decoder.h"
 #include "tests/coordinator/service/service_fixture.h"
 
 namespace lancet {
@@ -62,7 +63,7 @@ TEST_F(ServerTest, AnswersWithEventsInOrderAndTheWholePicture) {
   EXPECT_EQ(result->image().height(), 48);
   EXPECT_EQ(result->image().format(), v1::IMAGE_FORMAT_PNG);
   EXPECT_TRUE(result->timings().has_total());
-  const absl::StatusOr<RgbImage> decoded = DecodePng(result->image().data(), {});
+  const absl::StatusOr<RgbImage> decoded = DecodeImage(result->image().data(), {});
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(decoded->width, 64);
 }
