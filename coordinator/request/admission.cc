@@ -140,11 +140,4 @@ absl::StatusOr<AdmittedRequest> Admit(const GenerateRequest& raw, const Limits& 
   return admitted;
 }
 
-absl::Status CheckFits(const GenerateParams& params, int64_t max_latents) {
-  if (params.num_latents() <= max_latents) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "width, height: ", params.width, " x ", params.height, " needs ", params.num_latents(),
-      " latents (16 x 16 pixels each), but no worker group has room for more than ", max_latents));
-}
-
 }  // namespace lancet

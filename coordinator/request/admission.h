@@ -98,8 +98,4 @@ struct AdmittedRequest {
 absl::StatusOr<AdmittedRequest> Admit(const GenerateRequest& raw, const Limits& limits, const ModelCard& card,
                                       uint64_t random_seed);
 
-// FailedPrecondition if the picture has more latents than any group has scratch for. `max_latents` is the
-// largest such number among the groups.
-absl::Status CheckFits(const GenerateParams& params, int64_t max_latents);
-
 }  // namespace lancet

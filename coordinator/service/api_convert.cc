@@ -121,7 +121,7 @@ absl::StatusOr<GenerateRequest> ParseGenerateRequest(const std::string& wire) {
   return request;
 }
 
-std::string SerializeEvent(const ImageEvent& event) {
+std::string SerializeEvent(const ClientEvent& event) {
   v1::GenerateImageResponse message;
   std::visit(EventWriter{message}, event);
   return message.SerializeAsString();

@@ -32,7 +32,7 @@ struct ModelInfo {
 absl::StatusOr<GenerateRequest> ParseGenerateRequest(const std::string& wire);
 
 // A GenerateImageResponse for the wire.
-std::string SerializeEvent(const ImageEvent& event);
+std::string SerializeEvent(const ClientEvent& event);
 
 v1::GetModelInfoResponse ToProto(const ModelInfo& info, const std::vector<GroupInfo>& groups, bool draining);
 

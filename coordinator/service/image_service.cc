@@ -77,9 +77,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   void OnReady() override {
-    std::optional<std::variant<ImageEvent, CallStatus>> next = stream_->Take();
+    std::optional<std::variant<ClientEvent, CallStatus>> next = stream_->Take();
     if (!next.has_value()) return;
-    if (const auto* event = std::get_if<ImageEvent>(&*next)) {
+    if (const auto* event = std::get_if<ClientEvent>(&*next)) {
       // Only one write is outstanding, so nobody else touches the buffer.
       buffer_ = ToByteBuffer(SerializeEvent(*event));
       StartWrite(&buffer_);

@@ -45,7 +45,7 @@ class ImageEncoderTest : public ::testing::Test {
     auto next = stream_->Take();
     if (!next.has_value()) return std::nullopt;
     stream_->Sent();
-    return std::get<PreviewEvent>(std::get<ImageEvent>(*next));
+    return std::get<PreviewEvent>(std::get<ClientEvent>(*next));
   }
 
   FakeClock clock_;

@@ -72,7 +72,7 @@ TEST(ParseGenerateRequestTest, NamesThePromptThatIsNotUtf8) {
 }
 
 TEST(SerializeEventTest, WritesEveryKind) {
-  const auto parse = [](const ImageEvent& event) {
+  const auto parse = [](const ClientEvent& event) {
     v1::GenerateImageResponse message;
     EXPECT_TRUE(message.ParseFromString(SerializeEvent(event)));
     return message;
