@@ -54,7 +54,7 @@ RequestShape Answer(int tokens) {
   return shape;
 }
 
-// One group, a queue and a clock that moves by `iteration` with every iteration.
+// One group, a queue and a clock that moves by `pace` with every iteration.
 class Simulation {
  public:
   explicit Simulation(GroupLimits limits) : queue_(100000, kAgeing) { group_.limits = limits; }
@@ -84,7 +84,7 @@ class Simulation {
     Iteration iteration = PickIteration(group_, now, kAgeing);
     Check(iteration);
     group_.tokens_left_out = iteration.tokens_left_out;
-    now += this->iteration;
+    now += pace;
     for (const Work& work : iteration.work) {
       RequestState& request = *requests_[work.request_id];
       request.Issue(work);
@@ -113,7 +113,7 @@ class Simulation {
   bool done() const { return group_.running.empty() && queue_.size() == 0; }
 
   absl::Time now = kStart;
-  absl::Duration iteration = absl::Seconds(1);
+  absl::Duration pace = absl::Seconds(1);
   std::vector<uint64_t> started;
   std::vector<uint64_t> finished;
 
