@@ -5,15 +5,9 @@
 
 #include "common/model_config.h"
 #include "common/plan_rows.h"
+#include "common/vision_patches.h"
 
 namespace lancet {
-namespace {
-
-// Side of a patch of the vision tower in pixels, the same in every published tower.
-constexpr int64_t kPatchSide = 14;
-
-}  // namespace
-
 int64_t RequestShape::largest_piece() const {
   int64_t rows = std::max<int64_t>(step_rows, 1);
   for (const Block& block : blocks)
@@ -49,7 +43,8 @@ RequestShape ShapeOf(const RequestPlan& plan) {
         shape.num_latents, int64_t{image.width / kPixelsPerLatent} * (image.height / kPixelsPerLatent));
   }
   if (plan.vision_image.has_value()) {
-    shape.num_patches = (plan.vision_image->width / kPatchSide) * (plan.vision_image->height / kPatchSide);
+    shape.num_patches =
+        int64_t{plan.vision_image->width / kVisionPatchSide} * (plan.vision_image->height / kVisionPatchSide);
   }
   shape.cache_tokens = layout.tokens();
   return shape;

@@ -91,13 +91,13 @@ class Filler {
 }  // namespace
 
 absl::Status CheckFits(const RequestShape& shape, const GroupLimits& limits) {
+  if (shape.encodes_vision && !limits.has_vision) {
+    return NoRoom("image: this model has no vision tower, so it neither edits nor describes pictures");
+  }
   if (shape.num_latents > limits.max_latents) {
     return NoRoom("the picture needs ", shape.num_latents,
                   " latents (16 x 16 pixels each), but no worker group has room for more than ",
                   limits.max_latents);
-  }
-  if (shape.encodes_vision && !limits.has_vision) {
-    return NoRoom("image: this model has no vision tower, so it neither edits nor describes pictures");
   }
   if (shape.num_patches > limits.max_patches) {
     return NoRoom("image: needs ", shape.num_patches,
