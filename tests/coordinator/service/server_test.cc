@@ -211,7 +211,7 @@ TEST_F(ServerTest, AKilledRankFailsTheRequestAndARestartedOneServesAgain) {
 
 TEST_F(ServerTest, ARankOfAnotherCheckpointIsRefused) {
   StartServer();
-  FakeRank stranger(worker_address(), 0, "beef", &gate_);
+  FakeRank stranger(worker_address(), 0, "beef", &gate_, /*has_vision=*/true);
   EXPECT_THAT(stranger.Join(), HasSubstr("fingerprint 'beef'"));
   StartRanks();
   EXPECT_TRUE(Generate(GoodRequest()).status.ok());
