@@ -404,10 +404,11 @@ absl::Status ApplyPositional(const std::vector<std::string>& words, CliOptions& 
       options.image_path = words[1];
       if (words.size() == 3) options.description.question = words[2];
       return absl::OkStatus();
-    case CliCommand::kHelp:
+    case CliCommand::kHelp: {
       if (words.size() != 2) break;
       LANCET_ASSIGN_OR_RETURN(options.help_topic, ParseCommand(words[1]));
       return absl::OkStatus();
+    }
     case CliCommand::kInfo:
     case CliCommand::kVersion:
       break;
