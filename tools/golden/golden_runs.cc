@@ -33,7 +33,8 @@ absl::Status Run(const GoldenContext& context, const std::string& name) {
     LANCET_ASSIGN_OR_RETURN(const nlohmann::json json, context.folder.Json(name));
     if (json.is_object() && json.contains("task") && json["task"].is_string()) {
       const std::string task = json["task"].get<std::string>();
-      if (task == "t2i") return RunTextToImageCase(context, name);
+      if (task == "t2i" || task == "image_edit") return RunPictureCase(context, name);
+      if (task == "x2t_image") return RunAnswerCase(context, name);
       context.report.AddSkipped(name, absl::StrCat("task ", task, " is not built yet"));
       return absl::OkStatus();
     }

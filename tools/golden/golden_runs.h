@@ -63,6 +63,7 @@ absl::Status RunTokenizerCase(const GoldenContext& context, const std::string& c
 absl::Status RunPositionsCase(const GoldenContext& context,
                               const std::string& case_name);  // prompts_positions
 absl::Status RunPreprocessCase(const GoldenContext& context, const std::string& case_name);
-absl::Status RunTextToImageCase(const GoldenContext& context, const std::string& case_name);
+absl::Status RunPictureCase(const GoldenContext& context, const std::string& case_name);  // t2i, image_edit
+absl::Status RunAnswerCase(const GoldenContext& context, const std::string& case_name);   // x2t_image
 
 }  // namespace lancet
