@@ -135,9 +135,9 @@ TEST_F(ProgramsTest, CliEditsAndDescribes) {
   const std::string source = LANCET_TEST_DATA "/nano/golden/edit_256res.source.png";
   const std::string server = "--server=" + shared_cluster->address();
   const Outcome edited = RunProgram({kCli, "edit", source, "remove the hat", server, "--seed=7", "--steps=2",
-                                     "--resolution=256", "--out", Path("edited")});
+                                     "--size=128x128", "--out", Path("edited")});
   EXPECT_EQ(edited.exit_code, 0) << edited.log;
-  EXPECT_THAT(edited.log, HasSubstr("size: 304x224\n"));
+  EXPECT_THAT(edited.log, HasSubstr("size: 144x112\n"));
   EXPECT_TRUE(ReadPng(Path("edited/result.png")).ok());
   const Outcome described = RunProgram({kCli, "describe", source, server, "--max_tokens=5", "--json"});
   EXPECT_EQ(described.exit_code, 0) << described.log;
