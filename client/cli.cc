@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli_options.h"
+#include "client/description_output.h"
 #include "client/generation_output.h"
 #include "nlohmann/json.hpp"
 
@@ -41,7 +43,23 @@ ExitCode Report(const absl::Status& status, const CliOptions& options, std::ostr
   return code;
 }
 
-ExitCode Generate(const CliOptions& options, const CliEnvironment& environment, Cancellation* cancellation) {
+// The file that a request is about. What is too large for any server is not read.
+absl::StatusOr<std::string> ReadImage(const std::string& path) {
+  constexpr std::streamoff kMaxBytes = 256 << 20;
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot read ", path));
+  const std::streamoff size = file.tellg();
+  if (size < 0 || size > kMaxBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " is no file, or has more than ", kMaxBytes >> 20, " MiB"));
+  }
+  std::string bytes(static_cast<size_t>(size), '\0');
+  file.seekg(0);
+  if (!file.read(bytes.data(), size)) return absl::InvalidArgumentError(absl::StrCat("cannot read ", path));
+  return bytes;
+}
+
+ExitCode Draw(const CliOptions& options, const CliEnvironment& environment, Cancellation* cancellation) {
   OutputOptions output_options{.out_dir = options.out_dir,
                                .quiet = options.quiet,
                                .json = options.json,
@@ -67,11 +85,37 @@ ExitCode Generate(const CliOptions& options, const CliEnvironment& environment, 
       GenerationClient::Create({.server = options.server});
   if (!client.ok()) return Report(client.status(), options, environment.err);
   GenerationOutput output(output_options, environment.out, environment.err);
-  const absl::StatusOr<GenerationResult> result = (*client)->Generate(options.request, &output, cancellation);
+  GenerationRequest request = options.request;
+  const bool edits = options.command == CliCommand::kEdit;
+  if (edits) {
+    absl::StatusOr<std::string> image = ReadImage(options.image_path);
+    if (!image.ok()) return Report(image.status(), options, environment.err);
+    request.image = *std::move(image);
+  }
+  const absl::StatusOr<GenerationResult> result = edits ? (*client)->Edit(request, &output, cancellation)
+                                                        : (*client)->Generate(request, &output, cancellation);
   output.EndBar();
   if (!result.ok()) return Report(result.status(), options, environment.err);
   const absl::Status finished = output.Finish(*result);
   return finished.ok() ? ExitCode::kOk : Report(finished, options, environment.err);
+}
+
+ExitCode Describe(const CliOptions& options, const CliEnvironment& environment, Cancellation* cancellation) {
+  DescriptionRequest request = options.description;
+  absl::StatusOr<std::string> image = ReadImage(options.image_path);
+  if (!image.ok()) return Report(image.status(), options, environment.err);
+  request.image = *std::move(image);
+  absl::StatusOr<std::unique_ptr<GenerationClient>> client =
+      GenerationClient::Create({.server = options.server});
+  if (!client.ok()) return Report(client.status(), options, environment.err);
+  DescriptionOutput output({.quiet = options.quiet, .json = options.json}, environment.out, environment.err);
+  const absl::StatusOr<DescriptionResult> result = (*client)->Describe(request, &output, cancellation);
+  if (!result.ok()) {
+    output.EndLine();
+    return Report(result.status(), options, environment.err);
+  }
+  output.Finish(*result);
+  return ExitCode::kOk;
 }
 
 std::string SizeText(const std::pair<int32_t, int32_t>& size) {
@@ -89,7 +133,10 @@ void PrintInfo(const ModelDescription& info, std::ostream& out) {
       << "recommended sizes: " << (sizes.empty() ? "any" : sizes) << "\n"
       << "limits: prompt " << info.max_prompt_bytes << " bytes and " << info.max_prompt_tokens
       << " tokens, steps " << info.max_steps << ", side " << info.max_side << " px, " << info.max_pixels
-      << " pixels, queue " << info.max_queue << "\n";
+      << " pixels, queue " << info.max_queue << ", answer " << info.max_new_tokens << " tokens, image "
+      << info.max_image_bytes << " bytes, " << info.max_image_side << " px and " << info.max_image_pixels
+      << " pixels\n"
+      << "tasks: " << absl::StrJoin(info.tasks, ", ") << "\n";
   for (const ModelDescription::Group& group : info.groups) {
     out << "group " << group.name << ": " << group.state << ", " << group.world_size << " ranks, "
         << group.active_requests << " active requests, " << group.device << "\n";
@@ -109,7 +156,12 @@ void PrintInfoJson(const ModelDescription& info, std::ostream& out) {
                                    {"max_steps", info.max_steps},
                                    {"max_side", info.max_side},
                                    {"max_pixels", info.max_pixels},
-                                   {"max_queue", info.max_queue}}},
+                                   {"max_queue", info.max_queue},
+                                   {"max_new_tokens", info.max_new_tokens},
+                                   {"max_image_bytes", info.max_image_bytes},
+                                   {"max_image_side", info.max_image_side},
+                                   {"max_image_pixels", info.max_image_pixels}}},
+                                 {"tasks", info.tasks},
                                  {"groups", nlohmann::ordered_json::array()},
                                  {"server_version", info.server_version}};
   for (const ModelDescription::Group& group : info.groups) {
@@ -173,7 +225,10 @@ ExitCode RunCli(const std::vector<std::string>& arguments, const CliEnvironment&
       environment.out << "lancet " << LANCET_VERSION << std::endl;
       return ExitCode::kOk;
     case CliCommand::kGenerate:
-      return Generate(*options, environment, cancellation);
+    case CliCommand::kEdit:
+      return Draw(*options, environment, cancellation);
+    case CliCommand::kDescribe:
+      return Describe(*options, environment, cancellation);
     case CliCommand::kInfo:
       return Info(*options, environment);
   }

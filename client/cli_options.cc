@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/status_macros.h"
 
@@ -17,12 +18,21 @@ namespace {
 
 enum class Value { kNone, kOptional, kRequired };
 
+// Bits of Flag::commands.
+constexpr unsigned kForGenerate = 1;
+constexpr unsigned kForEdit = 2;
+constexpr unsigned kForDescribe = 4;
+constexpr unsigned kForInfo = 8;
+constexpr unsigned kDraws = kForGenerate | kForEdit;
+constexpr unsigned kWorks = kDraws | kForDescribe;
+constexpr unsigned kEverywhere = kWorks | kForInfo;
+
 // One flag: how it is written, what it does to the options, and how it is explained.
 struct Flag {
   absl::string_view name;              // without dashes
   absl::string_view placeholder = {};  // of its value in the help
   Value value = Value::kRequired;
-  bool generate_only = true;
+  unsigned commands = kDraws;  // that take it
   absl::string_view help;
   // False if the value is not what `expects` says.
   std::function<bool(absl::string_view, CliOptions&)> apply;
@@ -73,12 +83,33 @@ bool ParseTimeout(absl::string_view text, absl::Duration& out) {
   return out > absl::ZeroDuration();
 }
 
+bool ParseResolution(absl::string_view text, CliOptions& options) {
+  constexpr std::pair<absl::string_view, InputResolution> kNames[] = {{"256", InputResolution::kImage256},
+                                                                      {"512", InputResolution::kImage512},
+                                                                      {"768", InputResolution::kImage768},
+                                                                      {"360p", InputResolution::kVideo360p},
+                                                                      {"480p", InputResolution::kVideo480p}};
+  for (const auto& [name, resolution] : kNames) {
+    if (text != name) continue;
+    options.request.resolution = resolution;
+    options.description.resolution = resolution;
+    return true;
+  }
+  return false;
+}
+
 std::vector<Flag> Flags() {
   return {
       {.name = "seed",
        .placeholder = "N",
-       .help = "start noise; the same seed gives the same picture (default: random, printed)",
-       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.request.seed); },
+       .commands = kWorks,
+       .help = "of all randomness; the same seed gives the same result (default: random, printed)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             const bool good = ParseNumber(v, o.request.seed);
+             o.description.seed = o.request.seed;
+             return good;
+           },
        .expects = "a number from 0 to 2^64 - 1"},
       {.name = "steps",
        .placeholder = "N",
@@ -87,7 +118,7 @@ std::vector<Flag> Flags() {
        .expects = "a whole number"},
       {.name = "size",
        .placeholder = "WxH",
-       .help = "pixels, multiples of 16, such as 768x768 (default: the model's)",
+       .help = "pixels, multiples of 16, such as 768x768 (default: the model's); edit: the area",
        .apply = [](absl::string_view v, CliOptions& o) { return ParsePair(v, 'x', o.request.size); },
        .expects = "width x height, such as 768x768"},
       {.name = "guidance",
@@ -158,19 +189,69 @@ std::vector<Flag> Flags() {
              return v.empty() || o.show_protocol.has_value();
            },
        .expects = "nothing, kitty, iterm2 or sixel"},
+      {.name = "sampler",
+       .placeholder = "euler|dpmpp",
+       .help = "dpmpp: about 12 steps look like 30 of euler (default: euler)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.request.sampler = v == "dpmpp" ? RequestSampler::kDpmpp2m : RequestSampler::kEuler;
+             return v == "dpmpp" || v == "euler";
+           },
+       .expects = "euler or dpmpp"},
+      {.name = "resolution",
+       .placeholder = "256|512|768|360p|480p",
+       .commands = kForEdit | kForDescribe,
+       .help = "what the picture is brought to (default: the model's)",
+       .apply = ParseResolution,
+       .expects = "256, 512, 768, 360p or 480p"},
+      {.name = "sample_condition",
+       .value = Value::kNone,
+       .commands = kForEdit,
+       .help = "see the picture through a sample of its encoding, not the mean",
+       .apply =
+           [](absl::string_view, CliOptions& o) {
+             o.request.sample_condition = true;
+             return true;
+           }},
+      {.name = "system",
+       .placeholder = "TEXT",
+       .commands = kForDescribe,
+       .help = "how to answer (default: the model's)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.description.system_prompt = std::string(v);
+             return true;
+           },
+       .expects = "a text"},
+      {.name = "max_tokens",
+       .placeholder = "N",
+       .commands = kForDescribe,
+       .help = "ends the answer at the latest (default: 256)",
+       .apply = [](absl::string_view v,
+                   CliOptions& o) { return ParseNumber(v, o.description.max_new_tokens); },
+       .expects = "a whole number"},
+      {.name = "temperature",
+       .placeholder = "X",
+       .commands = kForDescribe,
+       .help = "0: the likeliest word each time; 1: drawn as the model weighs them (default: 0)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.description.temperature); },
+       .expects = "a number"},
       {.name = "priority",
        .placeholder = "low|normal|high",
+       .commands = kWorks,
        .help = "place in the server's queue (default: normal)",
        .apply =
            [](absl::string_view v, CliOptions& o) {
              o.request.priority = v == "low"    ? RequestPriority::kLow
                                   : v == "high" ? RequestPriority::kHigh
                                                 : RequestPriority::kNormal;
+             o.description.priority = o.request.priority;
              return v == "low" || v == "normal" || v == "high";
            },
        .expects = "low, normal or high"},
       {.name = "quiet",
        .value = Value::kNone,
+       .commands = kWorks,
        .help = "no progress on stderr",
        .apply =
            [](absl::string_view, CliOptions& o) {
@@ -179,7 +260,7 @@ std::vector<Flag> Flags() {
            }},
       {.name = "json",
        .value = Value::kNone,
-       .generate_only = false,
+       .commands = kEverywhere,
        .help = "one JSON object a line on stdout instead of text; the last one is the result",
        .apply =
            [](absl::string_view, CliOptions& o) {
@@ -188,13 +269,18 @@ std::vector<Flag> Flags() {
            }},
       {.name = "timeout",
        .placeholder = "T",
-       .generate_only = false,
+       .commands = kEverywhere,
        .help = "give up after so long, such as 90, 90s or 5m (default: none; info: 10s)",
-       .apply = [](absl::string_view v, CliOptions& o) { return ParseTimeout(v, o.request.timeout); },
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             const bool good = ParseTimeout(v, o.request.timeout);
+             o.description.timeout = o.request.timeout;
+             return good;
+           },
        .expects = "a time above 0, such as 90, 90s or 5m"},
       {.name = "server",
        .placeholder = "ADDR",
-       .generate_only = false,
+       .commands = kEverywhere,
        .help = "host:port or unix:path of the coordinator (default: 127.0.0.1:50051)",
        .apply =
            [](absl::string_view v, CliOptions& o) {
@@ -236,10 +322,11 @@ absl::Status UnknownFlag(absl::string_view name, const std::vector<Flag>& flags)
                                                      : "; lancet --help lists what there is"));
 }
 
-std::string FlagHelp(bool generate_only) {
+// The flags of one command, or those that all take.
+std::string FlagHelp(unsigned command) {
   std::string out;
   for (const Flag& flag : Flags()) {
-    if (flag.generate_only != generate_only) continue;
+    if (command == kEverywhere ? flag.commands != kEverywhere : (flag.commands & command) == 0) continue;
     const bool attached = flag.value == Value::kOptional;
     absl::StrAppendFormat(
         &out, "  %-29s %s\n",
@@ -249,33 +336,82 @@ std::string FlagHelp(bool generate_only) {
   return out;
 }
 
+unsigned BitOf(CliCommand command) {
+  switch (command) {
+    case CliCommand::kGenerate:
+      return kForGenerate;
+    case CliCommand::kEdit:
+      return kForEdit;
+    case CliCommand::kDescribe:
+      return kForDescribe;
+    case CliCommand::kInfo:
+      return kForInfo;
+    case CliCommand::kHelp:
+    case CliCommand::kVersion:
+      break;
+  }
+  return kEverywhere;
+}
+
+// "generate and edit".
+std::string CommandNames(unsigned commands) {
+  std::vector<absl::string_view> names;
+  if ((commands & kForGenerate) != 0) names.push_back("generate");
+  if ((commands & kForEdit) != 0) names.push_back("edit");
+  if ((commands & kForDescribe) != 0) names.push_back("describe");
+  return absl::StrJoin(names, " and ");
+}
+
 absl::StatusOr<CliCommand> ParseCommand(absl::string_view word) {
   if (word == "generate") return CliCommand::kGenerate;
+  if (word == "edit") return CliCommand::kEdit;
+  if (word == "describe") return CliCommand::kDescribe;
   if (word == "info") return CliCommand::kInfo;
   if (word == "help") return CliCommand::kHelp;
   if (word == "version") return CliCommand::kVersion;
   return absl::InvalidArgumentError(
-      absl::StrCat("unknown command \"", word, "\"; expected generate, info or help"));
+      absl::StrCat("unknown command \"", word, "\"; expected generate, edit, describe, info or help"));
+}
+
+// `words` are the command and `least` to `most` more.
+absl::Status CheckCount(const std::vector<std::string>& words, size_t least, size_t most,
+                        absl::string_view usage, absl::string_view what) {
+  if (words.size() < least + 1) return absl::InvalidArgumentError(absl::StrCat(words[0], " needs ", usage));
+  if (words.size() <= most + 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("one ", what, " expected, but \"", words[most + 1],
+                                                 "\" follows; put the ", what, " in quotes"));
 }
 
 // What is left when all flags are taken out: the command and what it is applied to.
 absl::Status ApplyPositional(const std::vector<std::string>& words, CliOptions& options) {
   LANCET_ASSIGN_OR_RETURN(options.command, ParseCommand(words[0]));
-  if (options.command == CliCommand::kGenerate) {
-    if (words.size() < 2) {
-      return absl::InvalidArgumentError(
-          "generate needs a prompt: lancet generate \"a rocket in the top left\"");
+  switch (options.command) {
+    case CliCommand::kGenerate:
+      LANCET_RETURN_IF_ERROR(
+          CheckCount(words, 1, 1, "a prompt: lancet generate \"a rocket in the top left\"", "prompt"));
+      options.request.prompt = words[1];
+      return absl::OkStatus();
+    case CliCommand::kEdit:
+      LANCET_RETURN_IF_ERROR(CheckCount(
+          words, 2, 2, "a picture and an instruction: lancet edit cat.png \"make the background yellow\"",
+          "instruction"));
+      options.image_path = words[1];
+      options.request.prompt = words[2];
+      return absl::OkStatus();
+    case CliCommand::kDescribe:
+      LANCET_RETURN_IF_ERROR(
+          CheckCount(words, 1, 2, "a picture: lancet describe cat.png \"What is on the left?\"", "question"));
+      options.image_path = words[1];
+      if (words.size() == 3) options.description.question = words[2];
+      return absl::OkStatus();
+    case CliCommand::kHelp: {
+      if (words.size() != 2) break;
+      LANCET_ASSIGN_OR_RETURN(options.help_topic, ParseCommand(words[1]));
+      return absl::OkStatus();
     }
-    if (words.size() > 2) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("one prompt expected, but \"", words[2], "\" follows; put the prompt in quotes"));
-    }
-    options.request.prompt = words[1];
-    return absl::OkStatus();
-  }
-  if (options.command == CliCommand::kHelp && words.size() == 2) {
-    LANCET_ASSIGN_OR_RETURN(options.help_topic, ParseCommand(words[1]));
-    return absl::OkStatus();
+    case CliCommand::kInfo:
+    case CliCommand::kVersion:
+      break;
   }
   if (words.size() > 1) {
     return absl::InvalidArgumentError(
@@ -290,7 +426,7 @@ absl::StatusOr<CliOptions> ParseCliArguments(const std::vector<std::string>& arg
   const std::vector<Flag> flags = Flags();
   CliOptions options;
   std::vector<std::string> words;
-  std::string generate_flag;  // one that only generate takes
+  std::vector<const Flag*> given;
   bool help = false;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
@@ -331,10 +467,10 @@ absl::StatusOr<CliOptions> ParseCliArguments(const std::vector<std::string>& arg
       return absl::InvalidArgumentError(
           absl::StrCat("--", flag->name, " is \"", value, "\"; expected ", flag->expects));
     }
-    if (flag->generate_only) generate_flag = std::string(flag->name);
+    given.push_back(&*flag);
   }
   if (words.empty() && !help)
-    return absl::InvalidArgumentError("no command; expected generate, info or help");
+    return absl::InvalidArgumentError("no command; expected generate, edit, describe, info or help");
   if (help) {
     if (!words.empty()) {
       LANCET_ASSIGN_OR_RETURN(options.help_topic, ParseCommand(words[0]));
@@ -343,8 +479,10 @@ absl::StatusOr<CliOptions> ParseCliArguments(const std::vector<std::string>& arg
     return options;
   }
   LANCET_RETURN_IF_ERROR(ApplyPositional(words, options));
-  if (options.command != CliCommand::kGenerate && !generate_flag.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("--", generate_flag, " belongs to generate"));
+  for (const Flag* flag : given) {
+    if ((flag->commands & BitOf(options.command)) != 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", flag->name, " belongs to ", CommandNames(flag->commands)));
   }
   if (options.show) {
     if (!options.request.preview_every_steps.has_value()) options.request.preview_every_steps = 5;
@@ -365,7 +503,7 @@ std::string CliHelp(CliCommand topic) {
         "Draws a picture from a text and writes it to a file. Progress goes to stderr; stdout gets seed, "
         "timings and\n"
         "paths, and its last line is \"result: PATH\".\n\n",
-        FlagHelp(true), FlagHelp(false),
+        FlagHelp(kForGenerate),
         "\nExamples:\n"
         "  lancet generate \"a rocket in the top left, a panda in the top right\"\n"
         "  lancet generate \"three waves\" --seed 7 --previews 5 --out waves/     preview_05.jpg ... "
@@ -375,16 +513,44 @@ std::string CliHelp(CliCommand topic) {
         "  lancet generate -- \"--a prompt that begins with dashes\"\n\n",
         kExitCodes);
   }
+  if (topic == CliCommand::kEdit) {
+    return absl::StrCat(
+        "lancet edit IMAGE \"INSTRUCTION\" [flags]\n\n"
+        "Changes a picture (PNG, JPEG or WebP) as an instruction says and writes the result to a file, as "
+        "generate does. The\n"
+        "result has the shape of the picture, as the nearest of six aspect ratios, and the area of "
+        "--resolution or --size.\n\n",
+        FlagHelp(kForEdit),
+        "\nExamples:\n"
+        "  lancet edit panda.png \"replace the panda with a tiger\"\n"
+        "  lancet edit photo.jpg \"make the background yellow\" --seed 7 --out edited/\n"
+        "  lancet edit photo.jpg \"remove the hat\" --resolution 512 --sampler dpmpp --steps 12\n\n",
+        kExitCodes);
+  }
+  if (topic == CliCommand::kDescribe) {
+    return absl::StrCat(
+        "lancet describe IMAGE [\"QUESTION\"] [flags]\n\n"
+        "Answers a question about a picture (PNG, JPEG or WebP), or describes it. The answer goes to stdout "
+        "as it is written;\neverything else goes to stderr.\n\n",
+        FlagHelp(kForDescribe),
+        "\nExamples:\n"
+        "  lancet describe photo.jpg\n"
+        "  lancet describe photo.jpg \"What is on the left?\"\n"
+        "  lancet describe photo.jpg --max_tokens 40 --quiet                     for a script\n\n",
+        kExitCodes);
+  }
   if (topic == CliCommand::kInfo) {
     return absl::StrCat(
         "lancet info [flags]\n\nPrints the server's model, its limits and the state of its worker "
         "groups.\n\n",
-        FlagHelp(false), "\n", kExitCodes);
+        FlagHelp(kForInfo), "\n", kExitCodes);
   }
   return absl::StrCat(
-      "lancet: pictures from text, by a Lancet server\n\n"
+      "lancet: pictures from text, edits and descriptions, by a Lancet server\n\n"
       "  lancet generate \"PROMPT\" [flags]   draw a picture; lancet help generate has the flags and "
       "examples\n"
+      "  lancet edit IMAGE \"INSTRUCTION\"    change a picture\n"
+      "  lancet describe IMAGE [\"QUESTION\"] describe a picture, or answer a question about it\n"
       "  lancet info [flags]                the server's model, limits and worker groups\n"
       "  lancet help [command]\n"
       "  lancet version\n\n"
@@ -392,7 +558,7 @@ std::string CliHelp(CliCommand topic) {
       "  lancet-coordinator --model_dir models/demo\n"
       "  lancet-worker --model_dir models/demo\n"
       "  lancet generate \"a rocket in the top left\" --previews 5 --out pictures/\n\n",
-      "Flags of every command:\n", FlagHelp(false), "\n", kExitCodes);
+      "Flags of every command:\n", FlagHelp(kEverywhere), "\n", kExitCodes);
 }
 
 }  // namespace lancet

@@ -20,7 +20,7 @@ constexpr int kMaxMessageBytes = 256 << 20;
 // is gone.
 constexpr char kServiceConfig[] = R"({
   "methodConfig": [{
-    "name": [{"service": "lancet.v1.ImageService"}],
+    "name": [{"service": "lancet.v1.ImageService"}, {"service": "lancet.v1.TextService"}],
     "retryPolicy": {
       "maxAttempts": 5,
       "initialBackoff": "0.2s",
@@ -55,9 +55,25 @@ v1::Priority ToProto(RequestPriority priority) {
   return v1::PRIORITY_UNSPECIFIED;
 }
 
-v1::GenerateImageRequest ToProto(const GenerationRequest& request) {
-  v1::GenerateImageRequest out;
-  out.set_prompt(request.prompt);
+v1::Resolution ToProto(InputResolution resolution) {
+  switch (resolution) {
+    case InputResolution::kImage256:
+      return v1::RESOLUTION_IMAGE_256RES;
+    case InputResolution::kImage512:
+      return v1::RESOLUTION_IMAGE_512RES;
+    case InputResolution::kImage768:
+      return v1::RESOLUTION_IMAGE_768RES;
+    case InputResolution::kVideo360p:
+      return v1::RESOLUTION_VIDEO_360P;
+    case InputResolution::kVideo480p:
+      return v1::RESOLUTION_VIDEO_480P;
+  }
+  return v1::RESOLUTION_UNSPECIFIED;
+}
+
+// What requests that draw have in common.
+template <typename Message>
+void SetDrawing(const GenerationRequest& request, Message& out) {
   if (request.seed.has_value()) out.set_seed(*request.seed);
   if (request.num_steps.has_value()) out.set_num_inference_steps(*request.num_steps);
   if (request.guidance_scale.has_value()) out.set_guidance_scale(*request.guidance_scale);
@@ -80,6 +96,36 @@ v1::GenerateImageRequest ToProto(const GenerationRequest& request) {
   }
   out.set_output_format(ToProto(request.output_format));
   out.set_priority(ToProto(request.priority));
+  out.set_sampler(request.sampler == RequestSampler::kDpmpp2m ? v1::SAMPLER_DPMPP_2M : v1::SAMPLER_EULER);
+}
+
+v1::GenerateImageRequest ToGenerate(const GenerationRequest& request) {
+  v1::GenerateImageRequest out;
+  SetDrawing(request, out);
+  out.set_prompt(request.prompt);
+  return out;
+}
+
+v1::EditImageRequest ToEdit(const GenerationRequest& request) {
+  v1::EditImageRequest out;
+  SetDrawing(request, out);
+  out.add_images(request.image);
+  out.set_instruction(request.prompt);
+  if (request.resolution.has_value()) out.set_resolution(ToProto(*request.resolution));
+  out.set_sample_condition(request.sample_condition);
+  return out;
+}
+
+v1::DescribeImageRequest ToDescribe(const DescriptionRequest& request) {
+  v1::DescribeImageRequest out;
+  out.add_images(request.image);
+  if (request.question.has_value()) out.set_question(*request.question);
+  if (request.system_prompt.has_value()) out.set_system_prompt(*request.system_prompt);
+  if (request.max_new_tokens.has_value()) out.set_max_new_tokens(*request.max_new_tokens);
+  if (request.temperature.has_value()) out.set_temperature(*request.temperature);
+  if (request.seed.has_value()) out.set_seed(*request.seed);
+  if (request.resolution.has_value()) out.set_resolution(ToProto(*request.resolution));
+  out.set_priority(ToProto(request.priority));
   return out;
 }
 
@@ -98,51 +144,80 @@ PictureFile FromProto(v1::Image& image) {
   return out;
 }
 
+GenerationTimings FromProto(const v1::Timings& timings) {
+  return {.queue = FromProto(timings.queue()),
+          .prefill = FromProto(timings.prefill()),
+          .denoise = FromProto(timings.denoise()),
+          .decode = FromProto(timings.decode()),
+          .encode = FromProto(timings.encode()),
+          .total = FromProto(timings.total()),
+          .input = FromProto(timings.input()),
+          .answer = FromProto(timings.answer())};
+}
+
 GenerationResult FromProto(v1::ImageResult& result) {
   GenerationResult out;
   out.image = FromProto(*result.mutable_image());
   out.seed = result.seed();
-  out.timings = {.queue = FromProto(result.timings().queue()),
-                 .prefill = FromProto(result.timings().prefill()),
-                 .denoise = FromProto(result.timings().denoise()),
-                 .decode = FromProto(result.timings().decode()),
-                 .encode = FromProto(result.timings().encode()),
-                 .total = FromProto(result.timings().total())};
+  out.timings = FromProto(result.timings());
   out.model_fingerprint = result.model_fingerprint();
   return out;
 }
 
-// Everything but the result goes to the observer.
-void Notify(GenerationObserver& observer, v1::GenerateImageResponse& event) {
-  switch (event.event_case()) {
-    case v1::GenerateImageResponse::kQueued: {
-      QueuedInfo queued{.position = event.queued().position(), .estimated_wait = std::nullopt};
-      if (event.queued().has_estimated_wait())
-        queued.estimated_wait = FromProto(event.queued().estimated_wait());
-      return observer.OnQueued(queued);
-    }
-    case v1::GenerateImageResponse::kStarted: {
-      const v1::StartedEvent& started = event.started();
-      return observer.OnStarted({.request_id = started.request_id(),
-                                 .seed = started.seed(),
-                                 .width = started.width(),
-                                 .height = started.height(),
-                                 .num_steps = started.num_inference_steps(),
-                                 .warnings = {started.warnings().begin(), started.warnings().end()}});
-    }
-    case v1::GenerateImageResponse::kProgress: {
-      const v1::ProgressEvent& progress = event.progress();
-      return observer.OnProgress({.step = progress.step(),
-                                  .total_steps = progress.total_steps(),
-                                  .elapsed = FromProto(progress.elapsed()),
-                                  .estimated_remaining = FromProto(progress.estimated_remaining())});
-    }
-    case v1::GenerateImageResponse::kPreview:
-      return observer.OnPreview(
-          {.step = event.preview().step(), .image = FromProto(*event.mutable_preview()->mutable_image())});
-    case v1::GenerateImageResponse::kResult:
-    case v1::GenerateImageResponse::EVENT_NOT_SET:  // an event of a newer server
-      return;
+DescriptionResult FromProto(v1::TextResult& result) {
+  DescriptionResult out;
+  out.text = std::move(*result.mutable_text());
+  out.cut = result.finish_reason() == v1::FINISH_REASON_LENGTH;
+  out.prompt_tokens = result.usage().prompt_tokens();
+  out.answer_tokens = result.usage().answer_tokens();
+  out.seed = result.seed();
+  out.timings = FromProto(result.timings());
+  out.model_fingerprint = result.model_fingerprint();
+  return out;
+}
+
+QueuedInfo FromProto(const v1::QueuedEvent& event) {
+  QueuedInfo queued{.position = event.position(), .estimated_wait = std::nullopt};
+  if (event.has_estimated_wait()) queued.estimated_wait = FromProto(event.estimated_wait());
+  return queued;
+}
+
+StartedInfo FromProto(const v1::StartedEvent& started) {
+  return {.request_id = started.request_id(),
+          .seed = started.seed(),
+          .width = started.width(),
+          .height = started.height(),
+          .num_steps = started.num_inference_steps(),
+          .warnings = {started.warnings().begin(), started.warnings().end()}};
+}
+
+// Everything but the result goes to the observer; events of a newer server go nowhere. Response is the one of
+// a call that draws.
+template <typename Response>
+void Notify(GenerationObserver& observer, Response& event) {
+  if (event.has_queued()) {
+    observer.OnQueued(FromProto(event.queued()));
+  } else if (event.has_started()) {
+    observer.OnStarted(FromProto(event.started()));
+  } else if (event.has_progress()) {
+    const v1::ProgressEvent& progress = event.progress();
+    observer.OnProgress({.step = progress.step(),
+                         .total_steps = progress.total_steps(),
+                         .elapsed = FromProto(progress.elapsed()),
+                         .estimated_remaining = FromProto(progress.estimated_remaining())});
+  } else if (event.has_preview()) {
+    observer.OnPreview(
+        {.step = event.preview().step(), .image = FromProto(*event.mutable_preview()->mutable_image())});
+  }
+}
+
+void Notify(GenerationObserver& observer, v1::DescribeImageResponse& event) {
+  if (event.has_queued()) {
+    observer.OnQueued(FromProto(event.queued()));
+  } else if (event.has_started()) {
+    observer.OnStarted(FromProto(event.started()));
+  } else if (event.has_delta()) {
+    observer.OnDelta(event.delta().text());
   }
 }
 
@@ -200,7 +275,32 @@ void Cancellation::Set(grpc::ClientContext* context) {
 
 struct GenerationClient::Impl {
   std::unique_ptr<v1::ImageService::Stub> stub;
+  std::unique_ptr<v1::TextService::Stub> text_stub;
 };
+
+template <typename Result, typename Response, typename Start>
+absl::StatusOr<Result> GenerationClient::Call(absl::Duration timeout, GenerationObserver* observer,
+                                              Cancellation* cancellation, const Start& start) {
+  grpc::ClientContext context;
+  SetDeadline(context, timeout);
+  const std::unique_ptr<grpc::ClientReader<Response>> reader = start(&context);
+  // From here on the context has a call that can be cancelled.
+  if (cancellation != nullptr) cancellation->Set(&context);
+  std::optional<Result> result;
+  Response event;
+  while (reader->Read(&event)) {
+    if (event.has_result()) {
+      result = FromProto(*event.mutable_result());
+    } else {
+      Notify(*observer, event);
+    }
+  }
+  const grpc::Status status = reader->Finish();
+  if (cancellation != nullptr) cancellation->Set(nullptr);
+  if (!status.ok()) return FromGrpc(status);
+  if (!result.has_value()) return absl::DataLossError("the server ended the stream without a result");
+  return *std::move(result);
+}
 
 GenerationClient::GenerationClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GenerationClient::~GenerationClient() = default;
@@ -214,33 +314,38 @@ absl::StatusOr<std::unique_ptr<GenerationClient>> GenerationClient::Create(const
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   auto impl = std::make_unique<Impl>();
-  impl->stub = v1::ImageService::NewStub(
-      grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments));
+  const std::shared_ptr<grpc::Channel> channel =
+      grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments);
+  impl->stub = v1::ImageService::NewStub(channel);
+  impl->text_stub = v1::TextService::NewStub(channel);
   return absl::WrapUnique(new GenerationClient(std::move(impl)));
 }
 
 absl::StatusOr<GenerationResult> GenerationClient::Generate(const GenerationRequest& request,
                                                             GenerationObserver* observer,
                                                             Cancellation* cancellation) {
-  grpc::ClientContext context;
-  SetDeadline(context, request.timeout);
-  const auto reader = impl_->stub->GenerateImage(&context, ToProto(request));
-  // From here on the context has a call that can be cancelled.
-  if (cancellation != nullptr) cancellation->Set(&context);
-  std::optional<GenerationResult> result;
-  v1::GenerateImageResponse event;
-  while (reader->Read(&event)) {
-    if (event.has_result()) {
-      result = FromProto(*event.mutable_result());
-    } else {
-      Notify(*observer, event);
-    }
-  }
-  const grpc::Status status = reader->Finish();
-  if (cancellation != nullptr) cancellation->Set(nullptr);
-  if (!status.ok()) return FromGrpc(status);
-  if (!result.has_value()) return absl::DataLossError("the server ended the stream without a result");
-  return *std::move(result);
+  const v1::GenerateImageRequest message = ToGenerate(request);
+  return Call<GenerationResult, v1::GenerateImageResponse>(
+      request.timeout, observer, cancellation,
+      [&](grpc::ClientContext* context) { return impl_->stub->GenerateImage(context, message); });
+}
+
+absl::StatusOr<GenerationResult> GenerationClient::Edit(const GenerationRequest& request,
+                                                        GenerationObserver* observer,
+                                                        Cancellation* cancellation) {
+  const v1::EditImageRequest message = ToEdit(request);
+  return Call<GenerationResult, v1::EditImageResponse>(
+      request.timeout, observer, cancellation,
+      [&](grpc::ClientContext* context) { return impl_->stub->EditImage(context, message); });
+}
+
+absl::StatusOr<DescriptionResult> GenerationClient::Describe(const DescriptionRequest& request,
+                                                             GenerationObserver* observer,
+                                                             Cancellation* cancellation) {
+  const v1::DescribeImageRequest message = ToDescribe(request);
+  return Call<DescriptionResult, v1::DescribeImageResponse>(
+      request.timeout, observer, cancellation,
+      [&](grpc::ClientContext* context) { return impl_->text_stub->DescribeImage(context, message); });
 }
 
 absl::StatusOr<ModelDescription> GenerationClient::GetModelInfo(absl::Duration timeout) {
@@ -264,6 +369,15 @@ absl::StatusOr<ModelDescription> GenerationClient::GetModelInfo(absl::Duration t
   info.max_side = limits.max_side();
   info.max_pixels = limits.max_pixels();
   info.max_queue = limits.max_queue();
+  info.max_new_tokens = limits.max_new_tokens();
+  info.max_image_bytes = limits.max_image_bytes();
+  info.max_image_side = limits.max_image_side();
+  info.max_image_pixels = limits.max_image_pixels();
+  for (const int task : response.tasks()) {
+    if (task == v1::TASK_GENERATE_IMAGE) info.tasks.emplace_back("generate");
+    if (task == v1::TASK_EDIT_IMAGE) info.tasks.emplace_back("edit");
+    if (task == v1::TASK_DESCRIBE_IMAGE) info.tasks.emplace_back("describe");
+  }
   for (const v1::GroupInfo& group : response.groups()) {
     info.groups.push_back({.name = group.name(),
                            .world_size = group.world_size(),

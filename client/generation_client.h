@@ -1,4 +1,4 @@
-// Talks to a Lancet server (lancet.v1.ImageService) in plain structs; no gRPC type shows.
+// Talks to a Lancet server (lancet.v1.ImageService and TextService) in plain structs; no gRPC type shows.
 //
 //   auto client = lancet::GenerationClient::Create({.server = "127.0.0.1:50051"});
 //   lancet::GenerationRequest request;
@@ -28,6 +28,8 @@ namespace lancet {
 enum class PictureFormat { kPng, kJpeg, kWebp };
 enum class PreviewKind { kLatentRgb, kVae };
 enum class RequestPriority { kLow, kNormal, kHigh };
+enum class RequestSampler { kEuler, kDpmpp2m };
+enum class InputResolution { kImage256, kImage512, kImage768, kVideo360p, kVideo480p };
 
 // "png", "jpg", "webp": what a file of this format is called.
 absl::string_view FileExtension(PictureFormat format);
@@ -47,6 +49,24 @@ struct GenerationRequest {
   PreviewKind preview_kind = PreviewKind::kLatentRgb;
   PictureFormat preview_format = PictureFormat::kJpeg;
   std::optional<int32_t> preview_max_side;  // pixels
+  RequestSampler sampler = RequestSampler::kEuler;
+  absl::Duration timeout = absl::InfiniteDuration();
+  // For Edit, where prompt is the instruction and size the area.
+  std::string image;  // the file
+  std::optional<InputResolution> resolution;
+  bool sample_condition = false;
+};
+
+// Likewise.
+struct DescriptionRequest {
+  std::string image;  // the file
+  std::optional<std::string> question;
+  std::optional<std::string> system_prompt;
+  std::optional<int32_t> max_new_tokens;
+  std::optional<float> temperature;
+  std::optional<uint64_t> seed;
+  std::optional<InputResolution> resolution;
+  RequestPriority priority = RequestPriority::kNormal;
   absl::Duration timeout = absl::InfiniteDuration();
 };
 
@@ -80,10 +100,20 @@ struct PreviewInfo {
   PictureFile image;
 };
 struct GenerationTimings {
-  absl::Duration queue, prefill, denoise, decode, encode, total;
+  absl::Duration queue, prefill, denoise, decode, encode, total, input, answer;
 };
 struct GenerationResult {
   PictureFile image;
+  uint64_t seed = 0;
+  GenerationTimings timings;
+  std::string model_fingerprint;
+};
+
+struct DescriptionResult {
+  std::string text;
+  bool cut = false;  // ended by max_new_tokens, not by the model
+  int32_t prompt_tokens = 0;
+  int32_t answer_tokens = 0;
   uint64_t seed = 0;
   GenerationTimings timings;
   std::string model_fingerprint;
@@ -97,6 +127,8 @@ class GenerationObserver {
   virtual void OnStarted(const StartedInfo& /*started*/) {}
   virtual void OnProgress(const ProgressInfo& /*progress*/) {}
   virtual void OnPreview(const PreviewInfo& /*preview*/) {}
+  // More of an answer; whole characters.
+  virtual void OnDelta(absl::string_view /*text*/) {}
 };
 
 struct ModelDescription {
@@ -118,6 +150,11 @@ struct ModelDescription {
   int32_t max_side = 0;
   int64_t max_pixels = 0;
   int32_t max_queue = 0;
+  int32_t max_new_tokens = 0;
+  int64_t max_image_bytes = 0;
+  int32_t max_image_side = 0;
+  int64_t max_image_pixels = 0;
+  std::vector<std::string> tasks;  // "generate", "edit", "describe"
   std::vector<Group> groups;
   std::string server_version;
 };
@@ -154,10 +191,20 @@ class GenerationClient {
   absl::StatusOr<GenerationResult> Generate(const GenerationRequest& request, GenerationObserver* observer,
                                             Cancellation* cancellation);
 
+  // Likewise, of a picture to be changed and of one to be described.
+  absl::StatusOr<GenerationResult> Edit(const GenerationRequest& request, GenerationObserver* observer,
+                                        Cancellation* cancellation);
+  absl::StatusOr<DescriptionResult> Describe(const DescriptionRequest& request, GenerationObserver* observer,
+                                             Cancellation* cancellation);
+
   absl::StatusOr<ModelDescription> GetModelInfo(absl::Duration timeout);
 
  private:
   struct Impl;
+  // One call whose stream ends in a result; `start` makes its reader. Defined for use in the source alone.
+  template <typename Result, typename Response, typename Start>
+  absl::StatusOr<Result> Call(absl::Duration timeout, GenerationObserver* observer,
+                              Cancellation* cancellation, const Start& start);
   explicit GenerationClient(std::unique_ptr<Impl> impl);
   const std::unique_ptr<Impl> impl_;
 };

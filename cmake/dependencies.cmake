@@ -4,12 +4,19 @@
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(OpenSSL REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)  # only to bound the team that oneDNN's OpenMP runtime starts
-# Module mode and before gRPC: the distributions build protobuf without its CMake package.
-find_package(Protobuf REQUIRED)
+if(NOT LANCET_FUZZ)
+  # Only to bound the team that oneDNN's OpenMP runtime starts. The fuzz targets, built by clang, need neither.
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  find_package(dnnl CONFIG REQUIRED)
+endif()
+if(LANCET_SERVICES)
+  # Module mode and before gRPC: the distributions build protobuf without its CMake package.
+  find_package(Protobuf REQUIRED)
+endif()
 find_package(absl CONFIG REQUIRED)
-find_package(gRPC CONFIG REQUIRED)
-find_package(dnnl CONFIG REQUIRED)
+if(LANCET_SERVICES)
+  find_package(gRPC CONFIG REQUIRED)
+endif()
 find_package(nlohmann_json CONFIG REQUIRED)
 find_package(PNG REQUIRED)
 find_package(JPEG REQUIRED)
@@ -19,6 +26,7 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp)
+pkg_check_modules(WEBPDEMUX REQUIRED IMPORTED_TARGET libwebpdemux)
 
 # Distributions build Abseil in both forms, but describe the shared one.
 if(LANCET_PORTABLE)

@@ -10,8 +10,12 @@ if(LANCET_SANITIZE STREQUAL "asan")
   set(LANCET_SANITIZE_FLAGS -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 elseif(LANCET_SANITIZE STREQUAL "tsan")
   set(LANCET_SANITIZE_FLAGS -fsanitize=thread -fno-omit-frame-pointer)
+elseif(LANCET_SANITIZE STREQUAL "fuzz")
+  # Coverage for libFuzzer, which tests/fuzz links.
+  set(LANCET_SANITIZE_FLAGS -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+    -fno-omit-frame-pointer)
 elseif(LANCET_SANITIZE)
-  message(FATAL_ERROR "LANCET_SANITIZE is '${LANCET_SANITIZE}'; expected empty, asan or tsan")
+  message(FATAL_ERROR "LANCET_SANITIZE is '${LANCET_SANITIZE}'; expected empty, asan, tsan or fuzz")
 endif()
 target_compile_options(lancet_options INTERFACE ${LANCET_SANITIZE_FLAGS})
 target_link_options(lancet_options INTERFACE ${LANCET_SANITIZE_FLAGS})

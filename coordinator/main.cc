@@ -42,16 +42,26 @@ ABSL_FLAG(
 ABSL_FLAG(std::string, worker_listen, "127.0.0.1:50052", "address for workers, host:port");
 ABSL_FLAG(std::string, port_file, "",
           "write \"public_port worker_port\" to this file once both ports are open");
-ABSL_FLAG(int, max_active, 4, "requests that are drawn in turn on one group, 1 to 8");
+ABSL_FLAG(int, max_active, 16, "requests worked on at once on one group, 1 to 256; ranks may hold fewer");
+ABSL_FLAG(int64_t, row_budget, int64_t{1} << 30,
+          "packed rows of one iteration; ranks may take fewer. Lower: shorter iterations, less shared work");
 ABSL_FLAG(int, max_queue, 64, "requests that may wait; more are refused with a retry delay");
 ABSL_FLAG(int, max_calls, 256, "calls that may exist at all, waiting, running or being read");
 ABSL_FLAG(int, max_streams_per_connection, 100, "HTTP/2 streams on one client connection");
-ABSL_FLAG(int, max_request_bytes, 1 << 20, "size of one request message");
+ABSL_FLAG(int, max_request_bytes, 17 << 20, "size of one request message, pictures included");
 ABSL_FLAG(int, max_prompt_bytes, lancet::Limits().max_prompt_bytes, "size of a prompt in UTF-8");
 ABSL_FLAG(int, max_prompt_tokens, lancet::Limits().max_prompt_tokens, "tokens of a prompt with its template");
 ABSL_FLAG(int, max_steps, lancet::Limits().max_steps, "denoising steps of a request");
 ABSL_FLAG(int, max_side, lancet::Limits().max_side, "longer side of a picture in pixels");
 ABSL_FLAG(int64_t, max_pixels, lancet::Limits().max_pixels, "width * height of a picture");
+ABSL_FLAG(int, max_new_tokens, lancet::Limits().max_new_tokens, "tokens of an answer");
+ABSL_FLAG(int, max_image_bytes, 16 << 20, "size of a picture's file in a request");
+ABSL_FLAG(int, max_image_side, lancet::DecodeLimits().max_side,
+          "longer side of a picture in a request, in pixels, as its header claims");
+ABSL_FLAG(int64_t, max_image_pixels, lancet::DecodeLimits().max_pixels,
+          "width * height of a picture in a request; decoding takes up to 11 bytes each");
+ABSL_FLAG(int, image_threads, 2, "threads that decode pictures of requests");
+ABSL_FLAG(int, max_image_queue, 16, "requests with pictures that may wait to be decoded; more are refused");
 ABSL_FLAG(absl::Duration, ageing, absl::Seconds(30),
           "waiting this long raises a request by one level of priority");
 ABSL_FLAG(absl::Duration, iteration_timeout, absl::Minutes(10),
@@ -103,7 +113,8 @@ absl::Status CheckDuration(absl::string_view name, absl::Duration value) {
 }
 
 absl::Status CheckFlags() {
-  LANCET_RETURN_IF_ERROR(CheckFlag("max_active", absl::GetFlag(FLAGS_max_active), 1, 8));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_active", absl::GetFlag(FLAGS_max_active), 1, 256));
+  LANCET_RETURN_IF_ERROR(CheckFlag("row_budget", absl::GetFlag(FLAGS_row_budget), 1, int64_t{1} << 40));
   LANCET_RETURN_IF_ERROR(CheckFlag("max_queue", absl::GetFlag(FLAGS_max_queue), 1, 100000));
   LANCET_RETURN_IF_ERROR(CheckFlag("max_calls", absl::GetFlag(FLAGS_max_calls), 1, 100000));
   LANCET_RETURN_IF_ERROR(
@@ -115,6 +126,13 @@ absl::Status CheckFlags() {
   LANCET_RETURN_IF_ERROR(CheckFlag("max_steps", absl::GetFlag(FLAGS_max_steps), 1, 10000));
   LANCET_RETURN_IF_ERROR(CheckFlag("max_side", absl::GetFlag(FLAGS_max_side), 16, 4096));
   LANCET_RETURN_IF_ERROR(CheckFlag("max_pixels", absl::GetFlag(FLAGS_max_pixels), 256, int64_t{4096} * 4096));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_new_tokens", absl::GetFlag(FLAGS_max_new_tokens), 1, 1 << 16));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_image_bytes", absl::GetFlag(FLAGS_max_image_bytes), 1, 1 << 28));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_image_side", absl::GetFlag(FLAGS_max_image_side), 1, 1 << 16));
+  LANCET_RETURN_IF_ERROR(
+      CheckFlag("max_image_pixels", absl::GetFlag(FLAGS_max_image_pixels), 1, int64_t{1} << 28));
+  LANCET_RETURN_IF_ERROR(CheckFlag("image_threads", absl::GetFlag(FLAGS_image_threads), 1, 64));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_image_queue", absl::GetFlag(FLAGS_max_image_queue), 1, 1000));
   LANCET_RETURN_IF_ERROR(CheckDuration("ageing", absl::GetFlag(FLAGS_ageing)));
   LANCET_RETURN_IF_ERROR(CheckDuration("iteration_timeout", absl::GetFlag(FLAGS_iteration_timeout)));
   LANCET_RETURN_IF_ERROR(CheckDuration("client_stall_timeout", absl::GetFlag(FLAGS_client_stall_timeout)));
@@ -131,7 +149,12 @@ ModelInfo InfoFromFlags(const Checkpoint& checkpoint) {
   info.limits.max_steps = absl::GetFlag(FLAGS_max_steps);
   info.limits.max_side = absl::GetFlag(FLAGS_max_side);
   info.limits.max_pixels = absl::GetFlag(FLAGS_max_pixels);
+  info.limits.max_new_tokens = absl::GetFlag(FLAGS_max_new_tokens);
+  info.limits.image.max_bytes = static_cast<size_t>(absl::GetFlag(FLAGS_max_image_bytes));
+  info.limits.image.max_side = absl::GetFlag(FLAGS_max_image_side);
+  info.limits.image.max_pixels = absl::GetFlag(FLAGS_max_image_pixels);
   info.max_queue = absl::GetFlag(FLAGS_max_queue);
+  info.has_vision = checkpoint.vision() != nullptr;
   info.server_version = "0.1.0";
   return info;
 }
@@ -145,11 +168,25 @@ absl::StatusOr<std::unique_ptr<PlanBuilder>> MakePlanBuilder(const Checkpoint& c
                               .max_prompt_tokens = absl::GetFlag(FLAGS_max_prompt_tokens)});
 }
 
+// `plans` outlives the result.
+Planners PlannersOf(const PlanBuilder& plans) {
+  Planners planners;
+  planners.generate = [&plans](uint64_t id, const GenerateParams& params) { return plans.Build(id, params); };
+  planners.edit = [&plans](uint64_t id, const EditParams& params, RgbImage vision, RgbImage condition) {
+    return plans.BuildEdit(id, params, std::move(vision), std::move(condition));
+  };
+  planners.describe = [&plans](uint64_t id, const DescribeParams& params, RgbImage vision) {
+    return plans.BuildDescribe(id, params, std::move(vision));
+  };
+  return planners;
+}
+
 Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock* clock,
                                       Readiness* readiness) {
   Dispatcher::Options options;
   options.clock = clock;
   options.core.max_active = absl::GetFlag(FLAGS_max_active);
+  options.core.row_budget = absl::GetFlag(FLAGS_row_budget);
   options.core.max_queue = absl::GetFlag(FLAGS_max_queue);
   options.core.max_calls = absl::GetFlag(FLAGS_max_calls);
   options.core.ageing = absl::GetFlag(FLAGS_ageing);
@@ -159,7 +196,9 @@ Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock*
   options.core.registry.group.session.ready_timeout = absl::GetFlag(FLAGS_iteration_timeout);
   options.core.registry.random = RandomBits;
   options.core.registry.pid = static_cast<int32_t>(getpid());
-  options.core.on_readiness = [readiness](bool serving) { readiness->Set(serving); };
+  options.core.on_readiness = [readiness](bool serving, bool serving_vision) {
+    readiness->Set(serving, serving_vision);
+  };
   return options;
 }
 
@@ -225,6 +264,9 @@ absl::Status Serve(const Signals& signals) {
   const SteadyClock clock;
   Readiness readiness;
   TaskRunner admission_pool({.num_threads = 2, .capacity = 256, .tick = nullptr});
+  TaskRunner image_pool({.num_threads = absl::GetFlag(FLAGS_image_threads),
+                         .capacity = static_cast<size_t>(absl::GetFlag(FLAGS_max_image_queue)),
+                         .tick = nullptr});
   Dispatcher dispatcher(DispatcherOptions(*checkpoint, &clock, &readiness));
 
   CoordinatorServer::Options options;
@@ -234,15 +276,15 @@ absl::Status Serve(const Signals& signals) {
   options.max_streams_per_connection = absl::GetFlag(FLAGS_max_streams_per_connection);
   options.ranks = &dispatcher;
   options.readiness = &readiness;
-  options.image_service.info = InfoFromFlags(*checkpoint);
-  options.image_service.planner = [&plans](uint64_t id, const GenerateParams& params) {
-    return plans->Build(id, params);
-  };
-  options.image_service.dispatcher = &dispatcher;
-  options.image_service.admission_pool = &admission_pool;
-  options.image_service.readiness = &readiness;
-  options.image_service.clock = &clock;
-  options.image_service.random = RandomBits;
+  options.services.intake.info = InfoFromFlags(*checkpoint);
+  options.services.intake.planners = PlannersOf(*plans);
+  options.services.intake.tokenizer = &plans->tokenizer();
+  options.services.intake.random = RandomBits;
+  options.services.dispatcher = &dispatcher;
+  options.services.admission_pool = &admission_pool;
+  options.services.image_pool = &image_pool;
+  options.services.readiness = &readiness;
+  options.services.clock = &clock;
   LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorServer> server,
                           CoordinatorServer::Create(std::move(options)));
 

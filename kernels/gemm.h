@@ -31,7 +31,8 @@ class DenseLinear {
   // rows]. A row of y depends on that row of x alone.
   absl::Status Forward(const KernelContext& ctx, ConstMatrixView<bf16> x, MatrixView<bf16> y) const;
 
-  // The same without the rounding: f32 sums, for products whose columns are split over ranks.
+  // f32 sums without the rounding, for products whose columns are split over ranks. Equal from call to call
+  // for the same number of tokens; no promise is made between numbers, as oneDNN may sum in another order.
   absl::Status Forward(const KernelContext& ctx, ConstMatrixView<bf16> x, MatrixView<float> y) const;
 
  private:

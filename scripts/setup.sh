@@ -5,9 +5,10 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: scripts/setup.sh [--lint] [--help]
+usage: scripts/setup.sh [--lint] [--fuzz] [--help]
 
   --lint   also the tools of tools/check.sh (clang-format, clang-tidy, shellcheck)
+  --fuzz   also what the fuzz targets need (clang and its sanitizers)
 
 Runs apt-get as root, or through sudo. Where neither works it prints the command to run and exits with 1.
 END
@@ -26,10 +27,12 @@ packages=(
   python3 python3-grpcio python3-protobuf
 )
 lint_packages=(clang clang-format clang-tidy shellcheck)
+fuzz=false
 
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --lint) packages+=("${lint_packages[@]}") ;;
+    --fuzz) fuzz=true; packages+=(clang) ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac
@@ -40,6 +43,17 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   echo "setup.sh: this is neither Debian nor Ubuntu. Lancet needs what these Debian packages hold:" >&2
   printf '  %s\n' "${packages[@]}" >&2
   exit 1
+fi
+
+# clang's sanitizers and libFuzzer are packaged by version: libclang-rt-14-dev on Debian 12, libclang-rt-18-dev on Ubuntu
+# 24.04. Prints the name that belongs to the package `clang`; nothing while apt has no package lists.
+clang_runtime() {
+  apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]\+\)$/libclang-rt-\1-dev/p'
+}
+runtime=
+if [[ $fuzz == true ]]; then
+  runtime=$(clang_runtime || true)
+  if [[ -n $runtime ]]; then packages+=("$runtime"); fi
 fi
 
 missing=()
@@ -71,6 +85,10 @@ apt_get() {
 }
 # An index that can't be refreshed may still be good enough.
 apt_get update -q || echo "setup.sh: apt-get update failed; trying with the package lists at hand" >&2
+if [[ $fuzz == true && -z $runtime ]]; then
+  runtime=$(clang_runtime || true)
+  missing+=("${runtime:-libclang-rt-dev}")
+fi
 if ! apt_get install -q -y --no-install-recommends "${missing[@]}"; then
   echo "setup.sh: apt-get could not install: ${missing[*]}" >&2
   exit 1

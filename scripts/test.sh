@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Builds Lancet and runs its whole test suite: as released, under the address and undefined behaviour sanitizers, and,
-# as far as it tells something there, under the thread sanitizer. Goes on after a failure, sums up at the end, and exits with 1 if anything failed.
+# as far as it tells something there, under the thread sanitizer; then fuzzes for a few minutes. Goes on after a failure,
+# sums up at the end, and exits with 1 if anything failed.
 set -euo pipefail
 
 usage() {
   cat <<'END'
 usage: scripts/test.sh [--quick | --full] [--help]
 
-  --quick   the release build and its tests only; without the sanitizers
+  --quick   the release build and its tests only; without the sanitizers and the fuzz targets
   --full    also the tests that link gRPC under the thread sanitizer, where they are a smoke test
             (tests/tsan_grpc.supp says why)
 
-Installs missing packages first (scripts/setup.sh). Build trees lie in build/{release,asan,tsan}, what each stage
+Installs missing packages first (scripts/setup.sh). Build trees lie in build/{release,asan,tsan,fuzz}, what each stage
 printed in build/logs.
 END
 }
@@ -65,7 +66,11 @@ run_tests() {
   ctest --preset "$preset" --parallel "$jobs" "$@"
 }
 
-scripts/setup.sh
+if [[ $quick == true ]]; then
+  scripts/setup.sh
+else
+  scripts/setup.sh --fuzz
+fi
 
 if stage "release build" configure_and_build release all all_verify_interface_header_sets; then
   stage "release tests" run_tests release || true
@@ -80,6 +85,10 @@ if [[ $quick == false ]]; then
   if [[ $full == true ]] && stage "tsan smoke build" configure_and_build tsan lancet_grpc_tests; then
     LANCET_TSAN_OPTIONS="suppressions=$PWD/tests/tsan_grpc.supp" \
       stage "tsan smoke tests" run_tests tsan --label-exclude '^(nogrpc|e2e|golden)$' || true
+  fi
+  if stage "fuzz build" configure_and_build fuzz all; then
+    # A minute each (tests/fuzz/README.md).
+    stage "fuzz tests" ctest --preset fuzz --parallel 2 || true
   fi
 fi
 

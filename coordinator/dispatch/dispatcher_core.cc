@@ -33,16 +33,13 @@ DispatcherCore::DispatcherCore(Options options)
 
 // --- Requests. ---
 
-CallStatus DispatcherCore::CheckNew(const NewRequest& request, absl::Time now) const {
+CallStatus DispatcherCore::CheckNew(const NewRequest& request, const RequestShape& shape,
+                                    absl::Time now) const {
   if (draining_) return Failed(absl::UnavailableError("the server drains; it takes no new work"));
   if (request.deadline <= now)
     return Failed(absl::DeadlineExceededError("the deadline passed before work began"));
-  const int64_t max_latents = MaxLatents();
-  if (max_latents == 0) return Failed(absl::UnavailableError("no healthy group of workers"));
-  GenerateParams params;
-  params.width = request.plan.target.latent_width * kPixelsPerLatent;
-  params.height = request.plan.target.latent_height * kPixelsPerLatent;
-  if (absl::Status fits = CheckFits(params, max_latents); !fits.ok()) return Failed(std::move(fits));
+  if (!AnyServing()) return Failed(absl::UnavailableError("no healthy group of workers"));
+  if (absl::Status fits = CheckFitsSome(shape); !fits.ok()) return Failed(std::move(fits));
   if (static_cast<int>(calls_.size()) >= options_.max_calls) {
     return CallStatus{
         absl::ResourceExhaustedError(absl::StrCat("too many calls: the limit is ", options_.max_calls)),
@@ -58,10 +55,13 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
   state.priority = request.priority;
   state.arrival = request.arrival;
   state.deadline = request.deadline;
-  state.num_latents = request.plan.target.num_latents();
-  state.num_prefix_blocks = static_cast<int32_t>(request.plan.prefix.size());
-  state.num_steps = request.plan.sampler.num_steps;
-  CallStatus status = CheckNew(request, now);
+  state.shape = ShapeOf(request.plan);
+  CallStatus status = CheckNew(request, state.shape, now);
+  call->input = request.input;
+  call->text = std::move(request.text);
+  call->answer = request.plan.answer;
+  for (const PrefixBlock& block : request.plan.prefix)
+    call->prompt_tokens += static_cast<int32_t>(block.rows());
   call->sampler = request.plan.sampler;
   call->seed = request.plan.seed;
   call->width = request.plan.target.latent_width * kPixelsPerLatent;
@@ -109,7 +109,7 @@ void DispatcherCore::OnCallDone(uint64_t id, absl::Time now) {
 void DispatcherCore::Leave(Call& call, absl::Time now) {
   if (call.state.phase == RequestPhase::kQueued) queue_.Remove(call.state.id);
   if (call.group != nullptr) {
-    std::erase(turns_[call.group].running, &call);
+    std::erase(loads_[call.group].running, &call);
     if (call.group->serving()) call.group->session()->Release(call.state.id, now);
     call.group = nullptr;
   }
@@ -124,11 +124,8 @@ void DispatcherCore::End(Call& call, CallStatus status, absl::Time now) {
   call.stream->End(std::move(status));
 }
 
-void DispatcherCore::EndAll(const absl::Status& status, absl::Time now, bool queued_only) {
-  for (auto& [id, call] : calls_) {
-    if (queued_only && call->state.phase != RequestPhase::kQueued) continue;
-    End(*call, Failed(status), now);
-  }
+void DispatcherCore::EndAll(const absl::Status& status, absl::Time now) {
+  for (auto& [id, call] : calls_) End(*call, Failed(status), now);
 }
 
 // --- Work. ---
@@ -136,97 +133,124 @@ void DispatcherCore::EndAll(const absl::Status& status, absl::Time now, bool que
 void DispatcherCore::Pump(absl::Time now) {
   for (const auto& [name, group] : registry_.groups()) {
     if (!group->serving()) continue;
-    Turns& turns = turns_[group.get()];
-    StartWaiting(*group, turns, now);
+    Load& load = loads_[group.get()];
+    StartWaiting(*group, load, now);
     while (group->session()->CanIterate()) {
-      GroupState state{.running = {}, .last_turn = turns.last_turn};
-      for (const Call* call : turns.running) state.running.push_back(&call->state);
-      const std::optional<Work> work = PickWork(state);
-      if (!work.has_value()) break;
-      Call& call = *calls_.at(work->request_id);
-      ++call.state.issued;
-      turns.last_turn = call.state.turn;
-      group->session()->Iterate({*work}, now);
+      Iteration iteration = PickIteration(StateOf(*group, load), now, options_.ageing);
+      if (iteration.work.empty()) break;
+      for (const Work& work : iteration.work) calls_.at(work.request_id)->state.Issue(work);
+      load.tokens_left_out = iteration.tokens_left_out;
+      group->session()->Iterate(std::move(iteration.work), now);
     }
   }
   TellPositions(now);
   TellReadiness();
 }
 
-void DispatcherCore::StartWaiting(Group& group, Turns& turns, absl::Time now) {
-  GroupState state{.running = {},
-                   .last_turn = turns.last_turn,
-                   .max_running = options_.max_active,
-                   .max_latents = group.max_latents()};
-  for (const Call* call : turns.running) state.running.push_back(&call->state);
-  for (const uint64_t id : PickToStart(queue_.InOrder(now), state, now)) {
+void DispatcherCore::StartWaiting(Group& group, Load& load, absl::Time now) {
+  // A request that has no room may be overtaken for as long as it takes to rise by one level of priority.
+  const std::vector<uint64_t> ids =
+      PickToStart(queue_.InOrder(now), StateOf(group, load), now, /*patience=*/options_.ageing);
+  for (const uint64_t id : ids) {
     // One command for the admission, one left for an iteration; the rest starts when acknowledgements come
     // in.
     if (!group.session()->CanSend(2)) return;
-    Start(*calls_.at(id), group, turns, now);
+    Start(*calls_.at(id), group, load, now);
   }
 }
 
-void DispatcherCore::Start(Call& call, Group& group, Turns& turns, absl::Time now) {
+void DispatcherCore::Start(Call& call, Group& group, Load& load, absl::Time now) {
   queue_.Remove(call.state.id);
   call.state.phase = RequestPhase::kRunning;
-  call.state.turn = next_turn_++;
   call.group = &group;
   call.group_name = group.name();
   call.started = now;
   call.timings.queue = now - call.state.arrival;
-  turns.running.push_back(&call);
+  load.running.push_back(&call);
   group.session()->Admit(std::move(call.plan), now);
   call.stream->Push(StartedEvent{RequestIdText(call.state.id), call.seed, call.width, call.height,
-                                 call.state.num_steps, std::move(call.warnings)});
+                                 call.state.shape.num_steps, std::move(call.warnings),
+                                 call.state.shape.max_new_tokens, call.input});
 }
 
 void DispatcherCore::OnFinished(Group& group, GroupSession::Finished finished) {
-  estimate_.AddIteration(finished.took);
-  for (WorkResult& result : finished.results) {
+  const size_t running = std::max<size_t>(loads_[&group].running.size(), 1);
+  estimate_.AddIteration(finished.took, static_cast<int64_t>(finished.results.size()),
+                         static_cast<int64_t>(running));
+  for (size_t i = 0; i < finished.results.size(); ++i) {
+    WorkResult& result = finished.results[i];
     const auto found = calls_.find(result.request_id);
     // A request that left in the meantime: its last iterations were under way.
     if (found == calls_.end() || found->second->group != &group) continue;
-    OnResult(*found->second, std::move(result), now_);
+    OnResult(*found->second, finished.work[i], std::move(result), now_);
   }
 }
 
-void DispatcherCore::OnResult(Call& call, WorkResult result, absl::Time now) {
-  ++call.state.completed;
+void DispatcherCore::OnResult(Call& call, const Work& work, WorkResult result, absl::Time now) {
+  call.state.Complete(work);
   const absl::Duration took = absl::Seconds(result.seconds);
   switch (result.kind) {
+    case WorkKind::kEncodeVision:
+    case WorkKind::kEncodeLatents:
+      call.timings.input += took;
+      return;
     case WorkKind::kPrefill:
       call.timings.prefill += took;
       return;
-    case WorkKind::kDenoise: {
+    case WorkKind::kDenoise:
       call.timings.denoise += took;
-      const int64_t turns = std::max<int64_t>(1, turns_[call.group].running.size());
-      const int64_t left = call.state.total_work() - call.state.completed;
-      call.stream->Push(ProgressEvent{call.state.steps_done(), call.state.num_steps, now - call.started,
-                                      estimate_.ForIterations(left * turns).value_or(absl::ZeroDuration())});
+      call.stream->Push(
+          ProgressEvent{call.state.steps_done, call.state.shape.num_steps, now - call.started,
+                        estimate_.ForPieces(call.state.pieces_left()).value_or(absl::ZeroDuration())});
       if (result.preview.has_value() && call.preview.has_value()) {
-        options_.encoder->EncodePreview(call.previews, call.state.steps_done(), *std::move(result.preview),
+        options_.encoder->EncodePreview(call.previews, call.state.steps_done, *std::move(result.preview),
                                         *call.preview, call.stream);
       }
       return;
-    }
-    case WorkKind::kDecode: {
+    case WorkKind::kDecode:
       call.timings.decode += took;
-      Leave(call, now);
-      options_.encoder->EncodeResult(*std::move(result.image), call.output_format,
-                                     [post = options_.post, this, id = call.state.id](
-                                         absl::StatusOr<EncodedImage> image, absl::Duration encoding) {
-                                       // Shared because a std::function must be copyable.
-                                       auto shared =
-                                           std::make_shared<absl::StatusOr<EncodedImage>>(std::move(image));
-                                       post([this, id, shared, encoding](absl::Time then) {
-                                         OnEncoded(id, std::move(*shared), encoding, then);
-                                         Pump(then);
-                                       });
-                                     });
+      OnPicture(call, *std::move(result.image), now);
       return;
-    }
+    case WorkKind::kAnswer:
+      call.timings.answer += took;
+      if (result.token.has_value()) OnToken(call, *result.token, now);
+      return;
   }
+}
+
+void DispatcherCore::OnPicture(Call& call, RgbImage image, absl::Time now) {
+  Leave(call, now);
+  options_.encoder->EncodeResult(std::move(image), call.output_format,
+                                 [post = options_.post, this, id = call.state.id](
+                                     absl::StatusOr<EncodedImage> encoded, absl::Duration encoding) {
+                                   // Shared because a std::function must be copyable.
+                                   auto shared =
+                                       std::make_shared<absl::StatusOr<EncodedImage>>(std::move(encoded));
+                                   post([this, id, shared, encoding](absl::Time then) {
+                                     OnEncoded(id, std::move(*shared), encoding, then);
+                                     Pump(then);
+                                   });
+                                 });
+}
+
+void DispatcherCore::OnToken(Call& call, const AnswerToken& token, absl::Time now) {
+  ++call.answer_tokens;
+  const bool stop = token.id == call.answer->stop_token_id;
+  absl::StatusOr<std::string> text = stop ? std::string() : call.text->Add(token.id);
+  if (!text.ok()) {
+    const std::string id = RequestIdText(call.state.id);
+    LogError("token without text", {{"request_id", id}, {"reason", text.status().message()}});
+    End(call, Failed(absl::InternalError(absl::StrCat("request ", id, " failed"))), now);
+    return;
+  }
+  if (token.last) *text += call.text->Finish();
+  if (!text->empty()) call.stream->Push(DeltaEvent{*std::move(text), call.answer_tokens});
+  if (!token.last) return;
+  call.timings.total = now - call.state.arrival;
+  call.stream->Push(TextResultEvent{call.text->text(), stop ? FinishReason::kStop : FinishReason::kLength,
+                                    call.prompt_tokens, call.answer_tokens, call.seed, call.timings,
+                                    options_.fingerprint});
+  End(call, CallStatus{}, now);
 }
 
 void DispatcherCore::OnEncoded(uint64_t id, absl::StatusOr<EncodedImage> image, absl::Duration took,
@@ -247,25 +271,28 @@ void DispatcherCore::OnEncoded(uint64_t id, absl::StatusOr<EncodedImage> image, 
 
 // --- Groups. ---
 
-void DispatcherCore::OnServing(Group& group) { turns_[&group] = Turns{}; }
+void DispatcherCore::OnServing(Group& group) { loads_[&group] = Load{}; }
 
 void DispatcherCore::OnLost(Group& group, const absl::Status& reason) {
-  const auto found = turns_.find(&group);
-  if (found != turns_.end()) {
-    const Turns turns = std::move(found->second);
-    turns_.erase(found);
-    for (Call* call : turns.running) {
+  const auto found = loads_.find(&group);
+  if (found != loads_.end()) {
+    const Load load = std::move(found->second);
+    loads_.erase(found);
+    for (Call* call : load.running) {
       call->group = nullptr;
       // The reason is the server's business: hosts and files are in it.
       LogWarning("request lost with its group", {{"request_id", RequestIdText(call->state.id)},
                                                  {"group", group.name()},
                                                  {"reason", reason.message()}});
-      End(*call, Failed(absl::UnavailableError("the workers that drew this picture were lost; try again")),
-          now_);
+      End(*call, Failed(absl::UnavailableError("the workers of this request were lost; try again")), now_);
     }
   }
-  if (!AnyServing())
-    EndAll(absl::UnavailableError("no healthy group of workers"), now_, /*queued_only=*/true);
+  // What waits for this group alone would wait for ever.
+  for (auto& [id, call] : calls_) {
+    if (call->state.phase == RequestPhase::kQueued && !CheckFitsSome(call->state.shape).ok()) {
+      End(*call, Failed(absl::UnavailableError("no healthy group of workers")), now_);
+    }
+  }
 }
 
 void DispatcherCore::OnConnected(std::shared_ptr<RankLink> link, absl::Time now) {
@@ -308,7 +335,7 @@ void DispatcherCore::Drain() {
 
 void DispatcherCore::Stop(absl::Time now) {
   Drain();
-  EndAll(absl::UnavailableError("the server stops"), now, /*queued_only=*/false);
+  EndAll(absl::UnavailableError("the server stops"), now);
 }
 
 // --- What others are told. ---
@@ -318,21 +345,38 @@ bool DispatcherCore::AnyServing() const {
                      [](const auto& entry) { return entry.second->serving(); });
 }
 
-int64_t DispatcherCore::MaxLatents() const {
-  int64_t most = 0;
+GroupLimits DispatcherCore::LimitsOf(const Group& group) const {
+  GroupLimits limits = group.limits();
+  limits.max_requests = std::min(limits.max_requests, options_.max_active);
+  limits.max_rows = std::min(limits.max_rows, options_.row_budget);
+  return limits;
+}
+
+GroupState DispatcherCore::StateOf(const Group& group, const Load& load) const {
+  GroupState state{.running = {}, .limits = LimitsOf(group), .tokens_left_out = load.tokens_left_out};
+  for (const Call* call : load.running) state.running.push_back(&call->state);
+  return state;
+}
+
+absl::Status DispatcherCore::CheckFitsSome(const RequestShape& shape) const {
+  absl::Status status = absl::FailedPreconditionError("no healthy group of workers");
   for (const auto& [name, group] : registry_.groups()) {
-    if (group->serving()) most = std::max(most, group->max_latents());
+    if (!group->serving()) continue;
+    status = CheckFits(shape, LimitsOf(*group));
+    if (status.ok()) return status;
   }
-  return most;
+  return status;
 }
 
 int64_t DispatcherCore::WorkAhead(absl::Span<const RequestState* const> waiting) const {
   int64_t work = 0;
-  for (const auto& [group, turns] : turns_) {
-    for (const Call* call : turns.running) work += call->state.total_work() - call->state.completed;
+  int64_t places = 0;
+  for (const auto& [group, load] : loads_) {
+    for (const Call* call : load.running) work += call->state.pieces_left();
+    places += LimitsOf(*group).max_requests;
   }
-  for (const RequestState* request : waiting) work += request->total_work();
-  return work / std::max<int64_t>(1, turns_.size());
+  for (const RequestState* request : waiting) work += request->shape.num_pieces();
+  return work / std::max<int64_t>(1, places);
 }
 
 void DispatcherCore::TellPositions(absl::Time now) {
@@ -348,25 +392,29 @@ void DispatcherCore::TellPositions(absl::Time now) {
 
 void DispatcherCore::TellReadiness() {
   const bool serving = !draining_ && AnyServing();
-  if (serving == told_serving_) return;
+  const bool serving_vision = serving && std::any_of(loads_.begin(), loads_.end(), [](const auto& entry) {
+                                return entry.first->serving() && entry.first->limits().has_vision;
+                              });
+  if (serving == told_serving_ && serving_vision == told_serving_vision_) return;
+  if (serving != told_serving_) LogInfo(serving ? "ready" : "not ready");
   told_serving_ = serving;
-  LogInfo(serving ? "ready" : "not ready");
-  options_.on_readiness(serving);
+  told_serving_vision_ = serving_vision;
+  options_.on_readiness(serving, serving_vision);
 }
 
 std::vector<GroupInfo> DispatcherCore::Groups() const {
   std::vector<GroupInfo> groups;
   for (const auto& [name, group] : registry_.groups()) {
-    const auto turns = turns_.find(group.get());
-    const size_t active = turns == turns_.end() ? 0 : turns->second.running.size();
-    groups.push_back(
-        {name, group->world_size(), group->serving(), static_cast<int>(active), group->device()});
+    const auto load = loads_.find(group.get());
+    const size_t active = load == loads_.end() ? 0 : load->second.running.size();
+    groups.push_back({name, group->world_size(), group->serving(), static_cast<int>(active), group->device(),
+                      group->limits().has_vision});
   }
   return groups;
 }
 
 void DispatcherCore::LogOutcome(const Call& call, const absl::Status& status, absl::Time now) const {
-  const bool ran = call.state.turn > 0;
+  const bool ran = !call.group_name.empty();
   Log(absl::IsInternal(status) ? LogLevel::kError : LogLevel::kInfo, "request",
       {{"request_id", RequestIdText(call.state.id)},
        {"code", absl::StatusCodeToString(status.code())},
@@ -374,13 +422,16 @@ void DispatcherCore::LogOutcome(const Call& call, const absl::Status& status, ab
        {"seed", call.seed},
        {"width", call.width},
        {"height", call.height},
-       {"steps_done", call.state.steps_done()},
-       {"steps", call.state.num_steps},
+       {"steps_done", call.state.steps_done},
+       {"steps", call.state.shape.num_steps},
+       {"answer_tokens", call.answer_tokens},
        {"queue_s", Seconds(ran ? call.timings.queue : now - call.state.arrival)},
+       {"input_s", Seconds(call.timings.input)},
        {"prefill_s", Seconds(call.timings.prefill)},
        {"denoise_s", Seconds(call.timings.denoise)},
        {"decode_s", Seconds(call.timings.decode)},
        {"encode_s", Seconds(call.timings.encode)},
+       {"answer_s", Seconds(call.timings.answer)},
        {"total_s", Seconds(now - call.state.arrival)}});
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,6 +23,7 @@
 #include "coordinator/group/group.h"
 #include "coordinator/group/registry.h"
 #include "coordinator/request/admission.h"
+#include "coordinator/request/answer_text.h"
 #include "coordinator/schedule/queue.h"
 #include "coordinator/schedule/request_state.h"
 #include "coordinator/schedule/scheduler.h"
@@ -35,6 +37,8 @@ struct NewRequest {
   ImageFormat output_format = ImageFormat::kPng;
   Priority priority = Priority::kNormal;
   std::vector<std::string> warnings;
+  std::optional<InputImageInfo> input;
+  std::unique_ptr<AnswerText> text;  // for a plan with an answer
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<EventStream> stream;
@@ -47,6 +51,7 @@ struct GroupInfo {
   bool serving = false;
   int active_requests = 0;
   std::string device;
+  bool has_vision = false;  // edits and describes
 };
 
 // As clients see it: 16 hex digits.
@@ -55,8 +60,9 @@ std::string RequestIdText(uint64_t id);
 class DispatcherCore final : private GroupObserver {
  public:
   struct Options {
-    int max_active = 4;  // requests in turn on one group; ranks hold 8
-    int max_queue = 64;  // requests that wait
+    int max_active = 16;  // requests on one group, if its ranks hold as many
+    int64_t row_budget = std::numeric_limits<int64_t>::max();  // of an iteration, if ranks take as many
+    int max_queue = 64;                                        // requests that wait
     // Calls that exist at all: waiting, running, or with a client that still reads.
     int max_calls = 256;
     absl::Duration ageing = absl::Seconds(30);  // of waiting, per level of priority
@@ -66,7 +72,8 @@ class DispatcherCore final : private GroupObserver {
     ImageEncoder* encoder = nullptr;  // outlives the core
     // Runs a function on the event loop with its time, from any thread; false if the loop has ended.
     std::function<bool(std::function<void(absl::Time now)>)> post;
-    std::function<void(bool serving)> on_readiness;  // called when it changes
+    // Called when it changes: whether work is taken, and work with pictures to look at.
+    std::function<void(bool serving, bool serving_vision)> on_readiness;
   };
 
   explicit DispatcherCore(Options options);
@@ -111,15 +118,20 @@ class DispatcherCore final : private GroupObserver {
     std::shared_ptr<PreviewSlot> previews;  // null if none are wanted
     Group* group = nullptr;                 // while running
     int32_t position = -1;                  // as told last
-    bool ended = false;                     // the outcome is decided
-    std::string group_name;                 // for the log
+    std::optional<InputImageInfo> input;
+    std::unique_ptr<AnswerText> text;    // of an answer
+    std::optional<AnswerParams> answer;  // likewise
+    int32_t prompt_tokens = 0;           // rows of the prefix
+    int32_t answer_tokens = 0;           // picked so far
+    bool ended = false;                  // the outcome is decided
+    std::string group_name;              // for the log
     absl::Time started;
     StageTimings timings;
   };
-  // What the core adds to a group: the order of turns.
-  struct Turns {
+  // What the core adds to a group.
+  struct Load {
     std::vector<Call*> running;
-    uint64_t last_turn = 0;
+    bool tokens_left_out = false;  // by the iteration before
   };
 
   void OnServing(Group& group) override;
@@ -127,23 +139,29 @@ class DispatcherCore final : private GroupObserver {
   void OnLost(Group& group, const absl::Status& reason) override;
 
   // OK if the request may wait for a place.
-  CallStatus CheckNew(const NewRequest& request, absl::Time now) const;
+  CallStatus CheckNew(const NewRequest& request, const RequestShape& shape, absl::Time now) const;
   // Fills free places and keeps every session busy; then tells about changes.
   void Pump(absl::Time now);
-  void StartWaiting(Group& group, Turns& turns, absl::Time now);
-  void Start(Call& call, Group& group, Turns& turns, absl::Time now);
-  void OnResult(Call& call, WorkResult result, absl::Time now);
+  void StartWaiting(Group& group, Load& load, absl::Time now);
+  void Start(Call& call, Group& group, Load& load, absl::Time now);
+  void OnResult(Call& call, const Work& work, WorkResult result, absl::Time now);
+  void OnPicture(Call& call, RgbImage image, absl::Time now);
+  void OnToken(Call& call, const AnswerToken& token, absl::Time now);
   void OnEncoded(uint64_t id, absl::StatusOr<EncodedImage> image, absl::Duration took, absl::Time now);
   // Takes the request off its group or out of the queue; ranks drop it before their next iteration.
   void Leave(Call& call, absl::Time now);
   // Decides the outcome: leaves, ends the stream, logs.
   void End(Call& call, CallStatus status, absl::Time now);
-  void EndAll(const absl::Status& status, absl::Time now, bool queued_only);
+  void EndAll(const absl::Status& status, absl::Time now);
   void TellPositions(absl::Time now);
   void TellReadiness();
   bool AnyServing() const;
-  int64_t MaxLatents() const;
-  // Iterations until everything running and the first `waiting` of the queue is done.
+  GroupState StateOf(const Group& group, const Load& load) const;
+  // The group's limits, and what the operator allows of them.
+  GroupLimits LimitsOf(const Group& group) const;
+  // OK if some serving group could run a request of this shape.
+  absl::Status CheckFitsSome(const RequestShape& shape) const;
+  // Iterations until everything running and the first `waiting` of the queue is done, roughly.
   int64_t WorkAhead(absl::Span<const RequestState* const> waiting) const;
   void LogOutcome(const Call& call, const absl::Status& status, absl::Time now) const;
 
@@ -152,10 +170,10 @@ class DispatcherCore final : private GroupObserver {
   RequestQueue queue_;
   ServiceEstimate estimate_;
   std::map<uint64_t, std::unique_ptr<Call>> calls_;  // by id
-  std::map<const Group*, Turns> turns_;              // of serving groups
-  uint64_t next_turn_ = 1;
+  std::map<const Group*, Load> loads_;               // of serving groups
   bool draining_ = false;
   bool told_serving_ = false;
+  bool told_serving_vision_ = false;
   absl::Time now_;  // of the event being handled, for what observers are told
 };
 

@@ -7,8 +7,8 @@ namespace {
 
 // Moves a slot's event out.
 template <typename Event>
-std::variant<ImageEvent, CallStatus> Drain(std::optional<Event>& slot) {
-  return ImageEvent(*std::exchange(slot, std::nullopt));
+std::variant<ClientEvent, CallStatus> Drain(std::optional<Event>& slot) {
+  return ClientEvent(*std::exchange(slot, std::nullopt));
 }
 
 }  // namespace
@@ -18,7 +18,7 @@ void EventStream::SetWriter(std::weak_ptr<StreamWriter> writer) {
   writer_ = std::move(writer);
 }
 
-void EventStream::Push(ImageEvent event) {
+void EventStream::Push(ClientEvent event) {
   {
     const std::lock_guard<std::mutex> lock(mu_);
     if (ended_ || has_result_) return;
@@ -34,6 +34,13 @@ void EventStream::Push(ImageEvent event) {
       progress_ = *progress;
     } else if (auto* preview = std::get_if<PreviewEvent>(&event)) {
       preview_ = std::move(*preview);
+    } else if (auto* delta = std::get_if<DeltaEvent>(&event)) {
+      if (!delta_.has_value()) delta_.emplace();
+      delta_->text += delta->text;
+      delta_->token_count = delta->token_count;
+    } else if (auto* text = std::get_if<TextResultEvent>(&event)) {
+      has_result_ = true;
+      text_result_ = std::move(*text);
     } else {
       has_result_ = true;
       result_ = std::get<ResultEvent>(std::move(event));
@@ -52,16 +59,17 @@ void EventStream::End(CallStatus status) {
       progress_.reset();
       preview_.reset();
       result_.reset();
+      text_result_.reset();
     }
     end_ = std::move(status);
   }
   Notify();
 }
 
-std::optional<std::variant<ImageEvent, CallStatus>> EventStream::Take() {
+std::optional<std::variant<ClientEvent, CallStatus>> EventStream::Take() {
   const std::lock_guard<std::mutex> lock(mu_);
   if (sending_) return std::nullopt;
-  std::optional<std::variant<ImageEvent, CallStatus>> next;
+  std::optional<std::variant<ClientEvent, CallStatus>> next;
   if (queued_.has_value()) {
     next = Drain(queued_);
   } else if (started_.has_value()) {
@@ -70,8 +78,12 @@ std::optional<std::variant<ImageEvent, CallStatus>> EventStream::Take() {
     next = Drain(progress_);
   } else if (preview_.has_value()) {
     next = Drain(preview_);
+  } else if (delta_.has_value()) {
+    next = Drain(delta_);
   } else if (result_.has_value()) {
     next = Drain(result_);
+  } else if (text_result_.has_value()) {
+    next = Drain(text_result_);
   } else if (end_.has_value()) {
     next = *std::move(end_);
     end_.reset();

@@ -1,6 +1,7 @@
 // The mailbox between what happens to a request and the call that tells the client. It holds at most one
 // event of each kind: a newer queued, progress or preview event replaces one that was not sent yet, started
-// and result are sent once. So a client that reads slowly costs one preview and one result, not memory.
+// and result are sent once. A text delta that was not sent yet takes in the next one, so none is lost. A
+// client that reads slowly costs one preview, one answer and one result, not memory.
 #pragma once
 
 #include <memory>
@@ -35,13 +36,13 @@ class EventStream {
   void SetWriter(std::weak_ptr<StreamWriter> writer);
 
   // Producers. Ignored after End or, but for the end, after a result.
-  void Push(ImageEvent event);
-  // The first one counts. On an error, events that were not sent are dropped, but for started.
+  void Push(ClientEvent event);
+  // The first one counts. On an error, events that were not sent are dropped, but for started and text.
   void End(CallStatus status);
 
   // The writer: the next thing to send, in the order of lancet.proto, or nothing. After an event comes
   // Sent(), and nothing is handed out until then. The CallStatus comes last, once.
-  std::optional<std::variant<ImageEvent, CallStatus>> Take();
+  std::optional<std::variant<ClientEvent, CallStatus>> Take();
   void Sent();
 
   // The client went away; may be called at any time.
@@ -62,7 +63,9 @@ class EventStream {
   std::optional<StartedEvent> started_;
   std::optional<ProgressEvent> progress_;
   std::optional<PreviewEvent> preview_;
+  std::optional<DeltaEvent> delta_;
   std::optional<ResultEvent> result_;
+  std::optional<TextResultEvent> text_result_;
   std::optional<CallStatus> end_;
   bool has_started_ = false;
   bool has_result_ = false;

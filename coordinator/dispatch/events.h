@@ -26,6 +26,15 @@ struct QueuedEvent {
   std::optional<absl::Duration> estimated_wait;
 };
 
+// What was made of a request's picture.
+struct InputImageInfo {
+  int32_t width = 0;  // pixels, as the user sees it
+  int32_t height = 0;
+  int resolution = 0;        // lancet.v1.Resolution; 0 if the area was given instead
+  int32_t vision_width = 0;  // pixels, what the vision tower gets
+  int32_t vision_height = 0;
+};
+
 struct StartedEvent {
   std::string request_id;
   uint64_t seed = 0;
@@ -33,6 +42,8 @@ struct StartedEvent {
   int32_t height = 0;
   int32_t num_inference_steps = 0;
   std::vector<std::string> warnings;
+  int32_t max_new_tokens = 0;             // of an answer
+  std::optional<InputImageInfo> input{};  // of a request with a picture
 };
 
 struct ProgressEvent {
@@ -54,6 +65,8 @@ struct StageTimings {
   absl::Duration decode;
   absl::Duration encode;
   absl::Duration total;
+  absl::Duration input;   // encoding the request's picture
+  absl::Duration answer;  // writing tokens
 };
 
 struct ResultEvent {
@@ -63,7 +76,27 @@ struct ResultEvent {
   std::string model_fingerprint;
 };
 
-using ImageEvent = std::variant<QueuedEvent, StartedEvent, ProgressEvent, PreviewEvent, ResultEvent>;
+// More of an answer. Deltas that were not sent yet become one.
+struct DeltaEvent {
+  std::string text;
+  int32_t token_count = 0;  // tokens of the answer so far
+};
+
+// The numbers are those of lancet.v1.FinishReason.
+enum class FinishReason : uint8_t { kStop = 1, kLength = 2 };
+
+struct TextResultEvent {
+  std::string text;  // all deltas, one after the other
+  FinishReason finish_reason = FinishReason::kStop;
+  int32_t prompt_tokens = 0;
+  int32_t answer_tokens = 0;
+  uint64_t seed = 0;
+  StageTimings timings;
+  std::string model_fingerprint;
+};
+
+using ClientEvent = std::variant<QueuedEvent, StartedEvent, ProgressEvent, PreviewEvent, ResultEvent,
+                                 DeltaEvent, TextResultEvent>;
 
 // How a call ends.
 struct CallStatus {

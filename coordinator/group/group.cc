@@ -1,7 +1,6 @@
 #include "coordinator/group/group.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 #include <vector>
 
@@ -141,11 +140,25 @@ void Group::Tick(absl::Time now) {
   }
 }
 
-int64_t Group::max_latents() const {
-  if (members_.empty()) return 0;
-  int64_t least = std::numeric_limits<int64_t>::max();
-  for (const auto& [rank, member] : members_) least = std::min(least, member.info.max_latents);
-  return least;
+GroupLimits Group::limits() const {
+  GroupLimits limits;
+  bool first = true;
+  for (const auto& [rank, member] : members_) {
+    const RegisterMessage& info = member.info;
+    const GroupLimits own{info.max_requests, info.max_rows,    info.cache_tokens,
+                          info.max_latents,  info.max_patches, info.has_vision};
+    if (std::exchange(first, false)) {
+      limits = own;
+      continue;
+    }
+    limits.max_requests = std::min(limits.max_requests, own.max_requests);
+    limits.max_rows = std::min(limits.max_rows, own.max_rows);
+    limits.cache_tokens = std::min(limits.cache_tokens, own.cache_tokens);
+    limits.max_latents = std::min(limits.max_latents, own.max_latents);
+    limits.max_patches = std::min(limits.max_patches, own.max_patches);
+    limits.has_vision = limits.has_vision && own.has_vision;
+  }
+  return limits;
 }
 
 std::string Group::device() const { return members_.empty() ? "" : members_.begin()->second.info.device; }

@@ -17,6 +17,7 @@
 #include "coordinator/group/group_session.h"
 #include "coordinator/group/heartbeat.h"
 #include "coordinator/group/rank_link.h"
+#include "coordinator/schedule/scheduler.h"
 
 namespace lancet {
 
@@ -73,8 +74,8 @@ class Group {
   // Null unless all ranks are there and an epoch began.
   GroupSession* session() const { return session_.get(); }
   bool serving() const { return session_ != nullptr && session_->serving(); }
-  // The largest picture that every rank has scratch for; 0 if empty.
-  int64_t max_latents() const;
+  // What every rank has room for, so the least of each; nothing if empty.
+  GroupLimits limits() const;
   // Of rank 0, or of any rank while that one is missing.
   std::string device() const;
 

@@ -103,7 +103,8 @@ absl::StatusOr<std::vector<GroupSession::Finished>> GroupSession::OnDone(int ran
     Pending& done = pending_.front();
     if (done.is_iteration) {
       --iterations_in_flight_;
-      finished.push_back({std::move(done.results), now - std::max(done.sent, last_finished_)});
+      finished.push_back(
+          {std::move(done.results), now - std::max(done.sent, last_finished_), std::move(done.work)});
     }
     last_finished_ = now;
     pending_.pop_front();

@@ -34,7 +34,8 @@ class GroupSession {
   // What all ranks have executed.
   struct Finished {
     std::vector<WorkResult> results;  // of rank 0; one per work of the iteration
-    absl::Duration took;  // since it was sent, or since its predecessor finished if that was later
+    absl::Duration took;     // since it was sent, or since its predecessor finished if that was later
+    std::vector<Work> work;  // that the results are of
   };
 
   // `links` by rank; they outlive the session.

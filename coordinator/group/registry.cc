@@ -57,6 +57,12 @@ absl::Status Registry::CheckRegister(const RegisterMessage& info) const {
   if (info.max_latents < 1) {
     return absl::InvalidArgumentError(absl::StrCat("max_latents ", info.max_latents, " is below 1"));
   }
+  for (const auto& [name, value] :
+       {std::pair<absl::string_view, int64_t>("max_rows", info.max_rows),
+        std::pair<absl::string_view, int64_t>("cache_tokens", info.cache_tokens),
+        std::pair<absl::string_view, int64_t>("max_requests", info.max_requests)}) {
+    if (value < 1) return absl::InvalidArgumentError(absl::StrCat(name, " ", value, " is below 1"));
+  }
   if (info.fingerprint != options_.fingerprint) {
     return absl::InvalidArgumentError(absl::StrCat("fingerprint '", info.fingerprint,
                                                    "' is of another checkpoint than the coordinator's, '",

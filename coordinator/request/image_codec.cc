@@ -1,18 +1,15 @@
 #include "coordinator/request/image_codec.h"
 
-// jpeglib.h needs size_t and FILE declared before it.
-#include <jpeglib.h>
 #include <png.h>
 #include <webp/encode.h>
 
-#include <csetjmp>
 #include <cstddef>
-#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "coordinator/request/jpeg_errors.h"
 
 namespace lancet {
 namespace {
@@ -29,17 +26,6 @@ absl::Status CheckImage(const RgbImage& image, int32_t max_side) {
   if (image.pixels.size() != expected) {
     return absl::InvalidArgumentError(absl::StrCat("picture of ", image.width, " x ", image.height, " has ",
                                                    image.pixels.size(), " bytes, expected ", expected));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckHeader(absl::string_view format, int64_t width, int64_t height,
-                         const DecodeLimits& limits) {
-  if (width < 1 || height < 1 || width > limits.max_side || height > limits.max_side ||
-      width * height > limits.max_pixels) {
-    return absl::InvalidArgumentError(absl::StrCat(format, " of ", width, " x ", height,
-                                                   " pixels; the limit is ", limits.max_side, " a side and ",
-                                                   limits.max_pixels, " in all"));
   }
   return absl::OkStatus();
 }
@@ -73,34 +59,8 @@ absl::StatusOr<std::string> EncodePng(const RgbImage& source) {
 // --- JPEG: libjpeg leaves by longjmp. The functions that may be left so hold nothing with a destructor; what
 // they work on belongs to their callers. ---
 
-struct JpegErrors {
-  jpeg_error_mgr manager;  // must be first: libjpeg knows the struct by this member
-  jmp_buf escape;
-  char message[JMSG_LENGTH_MAX];
-};
-
-[[noreturn]] void OnJpegError(j_common_ptr codec) {
-  auto* errors = reinterpret_cast<JpegErrors*>(codec->err);
-  codec->err->format_message(codec, errors->message);
-  longjmp(errors->escape, 1);
-}
-
-// Damaged data comes as a warning and grey pixels; to us it is an error.
-void OnJpegMessage(j_common_ptr codec, int level) {
-  if (level < 0) OnJpegError(codec);
-}
-
-void InitErrors(JpegErrors& errors) {
-  jpeg_std_error(&errors.manager);
-  errors.manager.error_exit = OnJpegError;
-  errors.manager.emit_message = OnJpegMessage;
-}
-
 struct JpegCompressor {
-  JpegCompressor() {
-    InitErrors(errors);
-    codec.err = &errors.manager;
-  }
+  JpegCompressor() { codec.err = &errors.manager; }
   ~JpegCompressor() {
     jpeg_destroy_compress(&codec);
     std::free(data);  // libjpeg's memory destination allocates by malloc
@@ -109,7 +69,7 @@ struct JpegCompressor {
   JpegCompressor& operator=(const JpegCompressor&) = delete;
 
   jpeg_compress_struct codec{};
-  JpegErrors errors{};
+  JpegErrors errors;
   unsigned char* data = nullptr;
   unsigned long size = 0;  // NOLINT(google-runtime-int): libjpeg's type
 };
@@ -143,40 +103,6 @@ absl::StatusOr<std::string> EncodeJpeg(const RgbImage& image) {
   return std::string(reinterpret_cast<const char*>(jpeg.data), jpeg.size);
 }
 
-struct JpegDecompressor {
-  JpegDecompressor() {
-    InitErrors(errors);
-    codec.err = &errors.manager;
-  }
-  ~JpegDecompressor() { jpeg_destroy_decompress(&codec); }
-  JpegDecompressor(const JpegDecompressor&) = delete;
-  JpegDecompressor& operator=(const JpegDecompressor&) = delete;
-
-  jpeg_decompress_struct codec{};
-  JpegErrors errors{};
-};
-
-bool ReadJpegHeader(JpegDecompressor& jpeg, absl::string_view bytes) {
-  if (setjmp(jpeg.errors.escape) != 0) return false;
-  jpeg_create_decompress(&jpeg.codec);
-  jpeg_mem_src(&jpeg.codec, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
-  jpeg_read_header(&jpeg.codec, TRUE);
-  return true;
-}
-
-bool Decompress(JpegDecompressor& jpeg, RgbImage& image) {
-  if (setjmp(jpeg.errors.escape) != 0) return false;
-  jpeg.codec.out_color_space = JCS_RGB;
-  jpeg_start_decompress(&jpeg.codec);
-  while (jpeg.codec.output_scanline < jpeg.codec.output_height) {
-    JSAMPROW rows[] = {image.pixels.data() +
-                       size_t{3} * jpeg.codec.output_scanline * jpeg.codec.output_width};
-    jpeg_read_scanlines(&jpeg.codec, rows, 1);
-  }
-  jpeg_finish_decompress(&jpeg.codec);
-  return true;
-}
-
 // --- WebP. ---
 
 absl::StatusOr<std::string> EncodeWebp(const RgbImage& image) {
@@ -186,12 +112,6 @@ absl::StatusOr<std::string> EncodeWebp(const RgbImage& image) {
   const std::unique_ptr<uint8_t, void (*)(void*)> owner(data, WebPFree);
   if (size == 0) return absl::InternalError("WebP encoder failed");
   return std::string(reinterpret_cast<const char*>(data), size);
-}
-
-RgbImage Blank(int32_t width, int32_t height) {
-  RgbImage image{width, height, {}};
-  image.pixels.resize(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height));
-  return image;
 }
 
 }  // namespace
@@ -219,36 +139,6 @@ absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat forma
       return EncodeWebp(image);
   }
   return absl::InvalidArgumentError(absl::StrCat("unknown image format ", static_cast<int>(format)));
-}
-
-absl::StatusOr<RgbImage> DecodePng(absl::string_view bytes, const DecodeLimits& limits) {
-  PngImage png;
-  if (png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()) == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("PNG: ", png.image.message));
-  }
-  LANCET_RETURN_IF_ERROR(CheckHeader("PNG", png.image.width, png.image.height, limits));
-  png.image.format = PNG_FORMAT_RGB;
-  RgbImage image = Blank(static_cast<int32_t>(png.image.width), static_cast<int32_t>(png.image.height));
-  const png_color white = {255, 255, 255};
-  if (png_image_finish_read(&png.image, &white, image.pixels.data(), /*row_stride=*/0,
-                            /*colormap=*/nullptr) == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("PNG: ", png.image.message));
-  }
-  return image;
-}
-
-absl::StatusOr<RgbImage> DecodeJpeg(absl::string_view bytes, const DecodeLimits& limits) {
-  JpegDecompressor jpeg;
-  if (!ReadJpegHeader(jpeg, bytes)) {
-    return absl::InvalidArgumentError(absl::StrCat("JPEG: ", jpeg.errors.message));
-  }
-  LANCET_RETURN_IF_ERROR(CheckHeader("JPEG", jpeg.codec.image_width, jpeg.codec.image_height, limits));
-  RgbImage image =
-      Blank(static_cast<int32_t>(jpeg.codec.image_width), static_cast<int32_t>(jpeg.codec.image_height));
-  if (!Decompress(jpeg, image)) {
-    return absl::InvalidArgumentError(absl::StrCat("JPEG: ", jpeg.errors.message));
-  }
-  return image;
 }
 
 }  // namespace lancet

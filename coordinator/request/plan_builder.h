@@ -29,9 +29,25 @@ class PlanBuilder {
   // InvalidArgument if the prompt has too many tokens or is not UTF-8.
   absl::StatusOr<RequestPlan> Build(uint64_t request_id, const GenerateParams& params) const;
 
+  // Likewise of the instruction. The images are crops as preprocess.h makes them; the picture drawn is as
+  // large as `condition`.
+  absl::StatusOr<RequestPlan> BuildEdit(uint64_t request_id, const EditParams& params, RgbImage vision,
+                                        RgbImage condition) const;
+
+  // Likewise of question and system prompt, counted together.
+  absl::StatusOr<RequestPlan> BuildDescribe(uint64_t request_id, const DescribeParams& params,
+                                            RgbImage vision) const;
+
   const Tokenizer& tokenizer() const { return *options_.tokenizer; }
 
+  int32_t end_of_turn_id() const { return prompts_.end_of_turn_id(); }
+
  private:
+  absl::Status CheckTokens(absl::string_view field, size_t count) const;
+  // Prefix and target of a plan that draws; `field` names the caption in errors.
+  absl::Status AddPicture(absl::string_view field, std::vector<PromptBlock> blocks, RequestPlan& plan) const;
+  // A block of the conditional and, but for captions, the unconditional cache.
+  PrefixBlock ToPrefix(PromptBlock block, Positions positions) const;
   PlanBuilder(Options options, PromptBuilder prompts);
 
   const Options options_;

@@ -110,13 +110,17 @@ absl::StatusOr<std::string> NormalizeNfc(absl::string_view text) {
   return result;
 }
 
-absl::string_view StripWhitespace(absl::string_view text) {
+absl::string_view StripLeadingWhitespace(absl::string_view text) {
   while (!text.empty()) {
     utf8proc_int32_t c = 0;
     const utf8proc_ssize_t length = ReadCodePoint(text, c);
     if (length <= 0 || !IsPythonSpace(c)) break;
     text.remove_prefix(static_cast<size_t>(length));
   }
+  return text;
+}
+
+absl::string_view StripTrailingWhitespace(absl::string_view text) {
   while (!text.empty()) {
     size_t start = text.size() - 1;
     while (start > 0 && (static_cast<uint8_t>(text[start]) & 0xc0) == 0x80) --start;  // continuation bytes
@@ -125,6 +129,10 @@ absl::string_view StripWhitespace(absl::string_view text) {
     text.remove_suffix(text.size() - start);
   }
   return text;
+}
+
+absl::string_view StripWhitespace(absl::string_view text) {
+  return StripTrailingWhitespace(StripLeadingWhitespace(text));
 }
 
 }  // namespace lancet

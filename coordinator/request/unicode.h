@@ -19,5 +19,7 @@ absl::StatusOr<std::string> NormalizeNfc(absl::string_view text);
 // Without leading and trailing white space, as Python's str.strip() has it: Unicode white space and the four
 // separators U+001C to U+001F. `text` is valid UTF-8.
 absl::string_view StripWhitespace(absl::string_view text);
+absl::string_view StripLeadingWhitespace(absl::string_view text);
+absl::string_view StripTrailingWhitespace(absl::string_view text);
 
 }  // namespace lancet

@@ -1,8 +1,8 @@
-// What the scheduler knows about a request: who it is, when it came, how much work it has and how far that
-// is.
+// What the scheduler knows about a request: who it is, when it came, what its work costs and how far that is.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "common/request_plan.h"
@@ -16,41 +16,63 @@ enum class RequestPhase : uint8_t {
   kFinished,  // ranks have been told to drop it
 };
 
-// The work of a request is a fixed sequence, numbered from 0: prefix blocks, then denoising steps, then the
-// decode.
+// What a plan costs, from its shape alone (plan_rows.h).
+struct RequestShape {
+  struct Block {
+    int64_t rows = 0;
+    int32_t caches = 1;     // packed rows per row: 2 where both caches of a guided picture get their own
+    bool divisible = true;  // text may be prefilled in parts, visual blocks not
+  };
+
+  bool encodes_vision = false;
+  bool encodes_latents = false;
+  std::vector<Block> blocks;
+  int64_t step_rows = 0;       // packed rows of one denoising step
+  int32_t num_steps = 0;       // 0 for an answer
+  int32_t max_new_tokens = 0;  // 0 for a picture
+  int64_t num_latents = 0;     // of the target or the condition, whichever has more
+  int64_t num_patches = 0;     // of the vision image
+  int64_t cache_tokens = 0;
+
+  bool answers() const { return max_new_tokens > 0; }
+  // Encoders, blocks, then steps and the decode, or tokens. A block that is prefilled in parts counts once.
+  int64_t num_pieces() const {
+    return (encodes_vision ? 1 : 0) + (encodes_latents ? 1 : 0) + static_cast<int64_t>(blocks.size()) +
+           (answers() ? max_new_tokens : num_steps + 1);
+  }
+  // Packed rows of the largest piece that cannot be divided.
+  int64_t largest_piece() const;
+};
+
+RequestShape ShapeOf(const RequestPlan& plan);
+
+// The work of a request is a fixed sequence: kEncodeVision, kEncodeLatents (those it needs), prefix blocks in
+// order, then denoising steps and kDecode, or kAnswer.
 struct RequestState {
   // Constant.
   uint64_t id = 0;
   Priority priority = Priority::kNormal;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
-  int64_t num_latents = 0;
-  int32_t num_prefix_blocks = 0;
-  int32_t num_steps = 0;
+  RequestShape shape;
   int32_t preview_every = 0;  // steps; 0: no previews
   PreviewMethod preview_method = PreviewMethod::kNone;
 
   RequestPhase phase = RequestPhase::kQueued;
-  uint64_t turn = 0;      // position in the order in which running requests take turns
-  int32_t issued = 0;     // work handed to the group
-  int32_t completed = 0;  // work the group reported done; at most `issued`
+  int64_t issued = 0;       // whole pieces handed to the group
+  int64_t issued_rows = 0;  // of the block whose turn it is, if it is prefilled in parts
+  int64_t completed = 0;    // whole pieces the group reported done
+  int32_t steps_done = 0;   // denoising steps reported done
 
-  int32_t total_work() const { return num_prefix_blocks + num_steps + 1; }
-  int32_t steps_done() const {
-    const int32_t steps = completed - num_prefix_blocks;
-    return steps < 0 ? 0 : (steps < num_steps ? steps : num_steps);
-  }
+  bool all_issued() const { return issued >= shape.num_pieces(); }
+  int64_t pieces_left() const { return shape.num_pieces() - completed; }
 
-  // The n-th piece of work, n < total_work().
-  Work NthWork(int32_t n) const {
-    Work work{.request_id = id, .kind = WorkKind::kPrefill, .index = n, .preview = PreviewMethod::kNone};
-    if (n < num_prefix_blocks) return work;
-    work.index = n - num_prefix_blocks;
-    if (work.index == num_steps) return Work{id, WorkKind::kDecode, 0, PreviewMethod::kNone};
-    work.kind = WorkKind::kDenoise;
-    if (preview_every > 0 && (work.index + 1) % preview_every == 0) work.preview = preview_method;
-    return work;
-  }
+  // The piece whose turn it is; the rest of the block where that is prefilled in parts. Not all_issued().
+  Work NextWork() const;
+  // Notes that `work`, made by NextWork and perhaps cut short, was handed out.
+  void Issue(const Work& work);
+  // Notes that the group reported `work` done.
+  void Complete(const Work& work);
 };
 
 }  // namespace lancet

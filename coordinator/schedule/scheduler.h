@@ -1,14 +1,22 @@
-// What a group does next: a pure function of queue, clock and the group's state. No threads, no RPC, no
+// What a group does next: pure functions of queue, clock and the group's state. No threads, no RPC, no
 // memory.
 //
-// Running requests take turns, one piece of work each; a request has a place on the group from its first
-// piece of work to its last. A free place goes to the first in the queue's order.
+// A request has a place on the group from its first piece of work to its last. An iteration has at most one
+// piece of each running request, within a budget of packed rows:
+//   1. the next token of every running answer;
+//   2. pieces of other requests in the queue's order (priority with ageing, deadline, arrival), each taken if
+//   it
+//      fits what is left; text is cut to what is left. At most one piece per iteration is heavy work outside
+//      the trunk (an encoder, a decode to pixels, a preview by the autoencoder), so that tokens never wait
+//      for several.
+// The first in order always gets on: should it fit only without the tokens, they are left out of this
+// iteration, but never of two in a row.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/request_plan.h"
@@ -16,20 +24,38 @@
 
 namespace lancet {
 
-struct GroupState {
-  std::vector<const RequestState*> running;
-  uint64_t last_turn = 0;   // RequestState::turn of the request served last; 0 at first
-  int max_running = 4;      // places
-  int64_t max_latents = 0;  // the largest picture the group has scratch for
+// What every rank of a group has room for.
+struct GroupLimits {
+  int32_t max_requests = 0;
+  int64_t max_rows = 0;      // packed rows of an iteration
+  int64_t cache_tokens = 0;  // over all requests
+  int64_t max_latents = 0;   // of one picture
+  int64_t max_patches = 0;   // of one vision image
+  bool has_vision = false;
 };
 
-// Waiting requests that get a place now. `waiting` is in the queue's order; what is late or too large is
-// passed over.
-std::vector<uint64_t> PickToStart(absl::Span<const RequestState* const> waiting, const GroupState& group,
-                                  absl::Time now);
+struct GroupState {
+  std::vector<const RequestState*> running;
+  GroupLimits limits;
+  bool tokens_left_out = false;  // by the iteration before
+};
 
-// The next piece of work, or none if everything was handed out already. Goes round: the running request whose
-// turn comes after `last_turn`.
-std::optional<Work> PickWork(const GroupState& group);
+// Whether the request could run on an idle group of these limits. FailedPrecondition names what it needs and
+// the limit.
+absl::Status CheckFits(const RequestShape& shape, const GroupLimits& limits);
+
+// Waiting requests that get a place now. `waiting` is in the queue's order; what is late or can never run
+// here is passed over. One that has no room yet is overtaken by those behind it until it has waited for
+// `patience`; then it is the next to start, whatever that leaves idle.
+std::vector<uint64_t> PickToStart(absl::Span<const RequestState* const> waiting, const GroupState& group,
+                                  absl::Time now, absl::Duration patience);
+
+struct Iteration {
+  std::vector<Work> work;        // empty if everything was handed out already
+  bool tokens_left_out = false;  // for GroupState of the next one
+};
+
+// `ageing` as in queue.h.
+Iteration PickIteration(const GroupState& group, absl::Time now, absl::Duration ageing);
 
 }  // namespace lancet

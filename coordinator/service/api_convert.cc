@@ -4,6 +4,7 @@
 #include <google/protobuf/duration.pb.h>
 #include <google/protobuf/unknown_field_set.h>
 
+#include <initializer_list>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -25,25 +26,46 @@ void SetImage(const EncodedImage& from, v1::Image& to) {
   to.set_data(from.data);
 }
 
-// One overload per event.
-struct EventWriter {
-  v1::GenerateImageResponse& to;
+void SetTimings(const StageTimings& from, v1::Timings& to) {
+  SetDuration(from.queue, *to.mutable_queue());
+  SetDuration(from.prefill, *to.mutable_prefill());
+  SetDuration(from.denoise, *to.mutable_denoise());
+  SetDuration(from.decode, *to.mutable_decode());
+  SetDuration(from.encode, *to.mutable_encode());
+  SetDuration(from.total, *to.mutable_total());
+  SetDuration(from.input, *to.mutable_input());
+  SetDuration(from.answer, *to.mutable_answer());
+}
 
-  void operator()(const QueuedEvent& from) const {
-    to.mutable_queued()->set_position(from.position);
-    if (from.estimated_wait.has_value()) {
-      SetDuration(*from.estimated_wait, *to.mutable_queued()->mutable_estimated_wait());
-    }
-  }
-  void operator()(const StartedEvent& from) const {
-    v1::StartedEvent& event = *to.mutable_started();
-    event.set_request_id(from.request_id);
-    event.set_seed(from.seed);
-    event.set_width(from.width);
-    event.set_height(from.height);
-    event.set_num_inference_steps(from.num_inference_steps);
-    for (const std::string& warning : from.warnings) event.add_warnings(warning);
-  }
+void SetQueued(const QueuedEvent& from, v1::QueuedEvent& to) {
+  to.set_position(from.position);
+  if (from.estimated_wait.has_value()) SetDuration(*from.estimated_wait, *to.mutable_estimated_wait());
+}
+
+void SetStarted(const StartedEvent& from, v1::StartedEvent& to) {
+  to.set_request_id(from.request_id);
+  to.set_seed(from.seed);
+  to.set_width(from.width);
+  to.set_height(from.height);
+  to.set_num_inference_steps(from.num_inference_steps);
+  for (const std::string& warning : from.warnings) to.add_warnings(warning);
+  to.set_max_new_tokens(from.max_new_tokens);
+  if (!from.input.has_value()) return;
+  v1::InputImage& input = *to.mutable_input();
+  input.set_width(from.input->width);
+  input.set_height(from.input->height);
+  input.set_resolution(static_cast<v1::Resolution>(from.input->resolution));
+  input.set_vision_width(from.input->vision_width);
+  input.set_vision_height(from.input->vision_height);
+}
+
+// One overload per event. Response is the one of a call that draws.
+template <typename Response>
+struct PictureEventWriter {
+  Response& to;
+
+  void operator()(const QueuedEvent& from) const { SetQueued(from, *to.mutable_queued()); }
+  void operator()(const StartedEvent& from) const { SetStarted(from, *to.mutable_started()); }
   void operator()(const ProgressEvent& from) const {
     v1::ProgressEvent& event = *to.mutable_progress();
     event.set_step(from.step);
@@ -59,44 +81,71 @@ struct EventWriter {
     v1::ImageResult& event = *to.mutable_result();
     SetImage(from.image, *event.mutable_image());
     event.set_seed(from.seed);
-    v1::Timings& timings = *event.mutable_timings();
-    SetDuration(from.timings.queue, *timings.mutable_queue());
-    SetDuration(from.timings.prefill, *timings.mutable_prefill());
-    SetDuration(from.timings.denoise, *timings.mutable_denoise());
-    SetDuration(from.timings.decode, *timings.mutable_decode());
-    SetDuration(from.timings.encode, *timings.mutable_encode());
-    SetDuration(from.timings.total, *timings.mutable_total());
+    SetTimings(from.timings, *event.mutable_timings());
     event.set_model_fingerprint(from.model_fingerprint);
   }
+  // Of other calls.
+  void operator()(const DeltaEvent&) const {}
+  void operator()(const TextResultEvent&) const {}
+};
+
+struct TextEventWriter {
+  v1::DescribeImageResponse& to;
+
+  void operator()(const QueuedEvent& from) const { SetQueued(from, *to.mutable_queued()); }
+  void operator()(const StartedEvent& from) const { SetStarted(from, *to.mutable_started()); }
+  void operator()(const DeltaEvent& from) const {
+    to.mutable_delta()->set_text(from.text);
+    to.mutable_delta()->set_token_count(from.token_count);
+  }
+  void operator()(const TextResultEvent& from) const {
+    v1::TextResult& event = *to.mutable_result();
+    event.set_text(from.text);
+    event.set_finish_reason(static_cast<v1::FinishReason>(from.finish_reason));
+    event.mutable_usage()->set_prompt_tokens(from.prompt_tokens);
+    event.mutable_usage()->set_answer_tokens(from.answer_tokens);
+    event.set_seed(from.seed);
+    SetTimings(from.timings, *event.mutable_timings());
+    event.set_model_fingerprint(from.model_fingerprint);
+  }
+  // Of other calls.
+  void operator()(const ProgressEvent&) const {}
+  void operator()(const PreviewEvent&) const {}
+  void operator()(const ResultEvent&) const {}
+};
+
+// A field of text, for errors.
+struct TextField {
+  int number = 0;
+  const char* name = nullptr;
 };
 
 // Why protobuf refused a request.
-absl::Status WhyMalformed(const std::string& wire) {
+absl::Status WhyMalformed(const std::string& wire, const char* message,
+                          std::initializer_list<TextField> texts) {
   google::protobuf::UnknownFieldSet fields;
   if (fields.ParseFromString(wire)) {
     for (int i = 0; i < fields.field_count(); ++i) {
       const google::protobuf::UnknownField& field = fields.field(i);
-      if (field.number() == v1::GenerateImageRequest::kPromptFieldNumber &&
-          field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
-        const std::string& prompt = field.length_delimited();
-        const size_t offset = FindInvalidUtf8(prompt);
+      if (field.type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) continue;
+      for (const TextField& text : texts) {
+        if (field.number() != text.number) continue;
+        const std::string& value = field.length_delimited();
+        const size_t offset = FindInvalidUtf8(value);
         if (offset == std::string::npos) continue;
         return absl::InvalidArgumentError(
-            absl::StrCat("prompt: not valid UTF-8 at byte ", offset, " of ", prompt.size()));
+            absl::StrCat(text.name, ": not valid UTF-8 at byte ", offset, " of ", value.size()));
       }
     }
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("the request (", wire.size(), " bytes) is not a lancet.v1.GenerateImageRequest"));
+      absl::StrCat("the request (", wire.size(), " bytes) is not a lancet.v1.", message));
 }
 
-}  // namespace
-
-absl::StatusOr<GenerateRequest> ParseGenerateRequest(const std::string& wire) {
-  v1::GenerateImageRequest message;
-  if (!message.ParseFromString(wire)) return WhyMalformed(wire);
+// What requests that draw have in common.
+template <typename Message>
+GenerateRequest TakeDrawing(const Message& message) {
   GenerateRequest request;
-  request.prompt = std::move(*message.mutable_prompt());
   if (message.has_seed()) request.seed = message.seed();
   if (message.has_num_inference_steps()) request.num_inference_steps = message.num_inference_steps();
   if (message.has_guidance_scale()) request.guidance_scale = message.guidance_scale();
@@ -118,12 +167,78 @@ absl::StatusOr<GenerateRequest> ParseGenerateRequest(const std::string& wire) {
   }
   request.output_format = message.output_format();
   request.priority = message.priority();
+  request.sampler = message.sampler();
   return request;
 }
 
-std::string SerializeEvent(const ImageEvent& event) {
+std::vector<std::string> TakeImages(google::protobuf::RepeatedPtrField<std::string>& from) {
+  std::vector<std::string> images;
+  for (std::string& image : from) images.push_back(std::move(image));
+  return images;
+}
+
+}  // namespace
+
+absl::StatusOr<GenerateRequest> ParseGenerateRequest(const std::string& wire) {
+  v1::GenerateImageRequest message;
+  if (!message.ParseFromString(wire)) {
+    return WhyMalformed(wire, "GenerateImageRequest",
+                        {{v1::GenerateImageRequest::kPromptFieldNumber, "prompt"}});
+  }
+  GenerateRequest request = TakeDrawing(message);
+  request.prompt = std::move(*message.mutable_prompt());
+  return request;
+}
+
+absl::StatusOr<EditRequest> ParseEditRequest(const std::string& wire) {
+  v1::EditImageRequest message;
+  if (!message.ParseFromString(wire)) {
+    return WhyMalformed(wire, "EditImageRequest",
+                        {{v1::EditImageRequest::kInstructionFieldNumber, "instruction"}});
+  }
+  EditRequest request;
+  request.drawing = TakeDrawing(message);
+  request.drawing.prompt = std::move(*message.mutable_instruction());
+  request.images = TakeImages(*message.mutable_images());
+  request.resolution = message.resolution();
+  request.sample_condition = message.sample_condition();
+  return request;
+}
+
+absl::StatusOr<DescribeRequest> ParseDescribeRequest(const std::string& wire) {
+  v1::DescribeImageRequest message;
+  if (!message.ParseFromString(wire)) {
+    return WhyMalformed(wire, "DescribeImageRequest",
+                        {{v1::DescribeImageRequest::kQuestionFieldNumber, "question"},
+                         {v1::DescribeImageRequest::kSystemPromptFieldNumber, "system_prompt"}});
+  }
+  DescribeRequest request;
+  request.images = TakeImages(*message.mutable_images());
+  if (message.has_question()) request.question = message.question();
+  if (message.has_system_prompt()) request.system_prompt = message.system_prompt();
+  if (message.has_max_new_tokens()) request.max_new_tokens = message.max_new_tokens();
+  if (message.has_temperature()) request.temperature = message.temperature();
+  if (message.has_seed()) request.seed = message.seed();
+  request.resolution = message.resolution();
+  request.priority = message.priority();
+  return request;
+}
+
+std::string SerializeGenerateEvent(const ClientEvent& event) {
   v1::GenerateImageResponse message;
-  std::visit(EventWriter{message}, event);
+  std::visit(PictureEventWriter<v1::GenerateImageResponse>{message}, event);
+  return message.SerializeAsString();
+}
+
+std::string SerializeEditEvent(const ClientEvent& event) {
+  v1::EditImageResponse message;
+  std::visit(PictureEventWriter<v1::EditImageResponse>{message}, event);
+  return message.SerializeAsString();
+}
+
+std::string SerializeDescribeEvent(const ClientEvent& event) {
+  v1::DescribeImageResponse message;
+  std::visit(TextEventWriter{message}, event);
   return message.SerializeAsString();
 }
 
@@ -146,6 +261,22 @@ v1::GetModelInfoResponse ToProto(const ModelInfo& info, const std::vector<GroupI
   limits.set_max_side(info.limits.max_side);
   limits.set_max_pixels(info.limits.max_pixels);
   limits.set_max_queue(info.max_queue);
+  limits.set_max_new_tokens(info.limits.max_new_tokens);
+  limits.set_max_image_bytes(static_cast<int64_t>(info.limits.image.max_bytes));
+  limits.set_max_image_side(info.limits.image.max_side);
+  limits.set_max_image_pixels(info.limits.image.max_pixels);
+  bool serving = false;
+  bool serving_vision = false;
+  for (const GroupInfo& group : groups) {
+    serving = serving || group.serving;
+    serving_vision = serving_vision || (group.serving && group.has_vision);
+  }
+  to.add_tasks(v1::TASK_GENERATE_IMAGE);
+  if (serving ? serving_vision : info.has_vision) {
+    to.add_tasks(v1::TASK_EDIT_IMAGE);
+    to.add_tasks(v1::TASK_DESCRIBE_IMAGE);
+  }
+  to.set_default_resolution(static_cast<v1::Resolution>(DefaultResolution(info.card)));
   for (const GroupInfo& group : groups) {
     v1::GroupInfo& g = *to.add_groups();
     g.set_name(group.name);

@@ -25,14 +25,19 @@ struct ModelInfo {
   Limits limits;
   int32_t max_queue = 0;
   std::string server_version;
+  bool has_vision = false;  // the checkpoint's files have a vision tower
 };
 
-// A GenerateImageRequest as it came from the wire. gRPC's own parser would turn a prompt that is not UTF-8
-// into an UNIMPLEMENTED without a word; here it is InvalidArgument naming the field.
+// Requests as they came from the wire. gRPC's own parser would turn text that is not UTF-8 into an
+// UNIMPLEMENTED without a word; here it is InvalidArgument naming the field.
 absl::StatusOr<GenerateRequest> ParseGenerateRequest(const std::string& wire);
+absl::StatusOr<EditRequest> ParseEditRequest(const std::string& wire);
+absl::StatusOr<DescribeRequest> ParseDescribeRequest(const std::string& wire);
 
-// A GenerateImageResponse for the wire.
-std::string SerializeEvent(const ImageEvent& event);
+// A GenerateImageResponse, EditImageResponse or DescribeImageResponse for the wire.
+std::string SerializeGenerateEvent(const ClientEvent& event);
+std::string SerializeEditEvent(const ClientEvent& event);
+std::string SerializeDescribeEvent(const ClientEvent& event);
 
 v1::GetModelInfoResponse ToProto(const ModelInfo& info, const std::vector<GroupInfo>& groups, bool draining);
 

@@ -1,19 +1,14 @@
-// lancet.v1.ImageService: callback reactors that copy, hand over and return. Parsing, admission and planning
-// run on a small pool, everything after that on the dispatcher's loop.
+// lancet.v1.ImageService and lancet.v1.TextService.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <memory>
 
-#include "absl/status/statusor.h"
 #include "common/clock.h"
-#include "common/request_plan.h"
 #include "coordinator/dispatch/dispatcher.h"
 #include "coordinator/dispatch/task_runner.h"
-#include "coordinator/request/admission.h"
-#include "coordinator/service/api_convert.h"
 #include "coordinator/service/readiness.h"
+#include "coordinator/service/request_intake.h"
 
 namespace grpc {
 class Service;
@@ -21,21 +16,17 @@ class Service;
 
 namespace lancet {
 
-// Makes the plan of an admitted request; InvalidArgument names what is wrong with the prompt. Thread-safe.
-using Planner = std::function<absl::StatusOr<RequestPlan>(uint64_t request_id, const GenerateParams& params)>;
-
-// Pointers outlive the service.
-struct ImageServiceOptions {
-  ModelInfo info;
-  Planner planner;
+// Pointers outlive the services.
+struct ServiceOptions {
+  IntakeOptions intake;  // its `random` makes request ids, too
   Dispatcher* dispatcher = nullptr;
   TaskRunner* admission_pool = nullptr;
+  TaskRunner* image_pool = nullptr;  // decodes pictures; what does not fit its queue is refused
   const Readiness* readiness = nullptr;
   const Clock* clock = nullptr;
-  // For request ids and for the seed of a request that names none. Thread-safe.
-  std::function<uint64_t()> random;
 };
 
-std::unique_ptr<grpc::Service> MakeImageService(ImageServiceOptions options);
+std::unique_ptr<grpc::Service> MakeImageService(const ServiceOptions& options);
+std::unique_ptr<grpc::Service> MakeTextService(const ServiceOptions& options);
 
 }  // namespace lancet

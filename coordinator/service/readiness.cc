@@ -15,9 +15,10 @@ void Readiness::Detach() {
   health_ = nullptr;
 }
 
-void Readiness::Set(bool serving) {
+void Readiness::Set(bool serving, bool serving_vision) {
   const std::lock_guard<std::mutex> lock(mu_);
   serving_ = serving;
+  serving_vision_ = serving_vision;
   Tell();
 }
 
@@ -38,6 +39,7 @@ void Readiness::Tell() {
   if (health_ == nullptr) return;
   health_->SetServingStatus("", serving_ && !draining_);
   health_->SetServingStatus("lancet.v1.ImageService", serving_ && !draining_);
+  health_->SetServingStatus("lancet.v1.TextService", serving_vision_ && !draining_);
 }
 
 }  // namespace lancet

@@ -1,5 +1,5 @@
 // grpc.health.v1 told the truth: SERVING only while a group can take work, for "" and
-// "lancet.v1.ImageService".
+// "lancet.v1.ImageService"; for "lancet.v1.TextService" only while one with a vision tower can.
 #pragma once
 
 #include <mutex>
@@ -16,7 +16,7 @@ class Readiness {
   // The health service of the public server, which outlives the attachment. It is told what is so now.
   void Attach(grpc::HealthCheckServiceInterface* health);
   void Detach();
-  void Set(bool serving);
+  void Set(bool serving, bool serving_vision);
   // From now on NOT_SERVING, whatever Set says.
   void SetDraining();
   bool draining() const;
@@ -27,6 +27,7 @@ class Readiness {
   mutable std::mutex mu_;  // guards everything below
   grpc::HealthCheckServiceInterface* health_ = nullptr;
   bool serving_ = false;
+  bool serving_vision_ = false;
   bool draining_ = false;
 };
 

@@ -44,7 +44,8 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> Start(grpc::ServerBuilder& builder
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Create(Options options) {
   std::unique_ptr<CoordinatorServer> server(new CoordinatorServer());
-  server->image_service_ = MakeImageService(std::move(options.image_service));
+  server->image_service_ = MakeImageService(options.services);
+  server->text_service_ = MakeTextService(options.services);
   server->worker_service_ = MakeWorkerService(options.ranks);
   // Both apply to servers that are built later in this process; the worker port opts out of health below.
   grpc::EnableDefaultHealthCheckService(true);
@@ -55,6 +56,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Create(Opt
     builder.SetMaxReceiveMessageSize(options.max_request_bytes);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
     builder.RegisterService(server->image_service_.get());
+    builder.RegisterService(server->text_service_.get());
     auto started = Start(builder, options.listen, server->public_port_);
     if (!started.ok()) return started.status();
     server->public_server_ = *std::move(started);

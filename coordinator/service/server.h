@@ -25,7 +25,7 @@ class CoordinatorServer {
     std::string worker_listen = "127.0.0.1:50052";
     int max_request_bytes = 1 << 20;       // of one message on the public port
     int max_streams_per_connection = 100;  // on the public port
-    ImageServiceOptions image_service;
+    ServiceOptions services;
     RankLinkHandler* ranks = nullptr;  // outlives the server
     Readiness* readiness = nullptr;    // outlives the server
   };
@@ -48,6 +48,7 @@ class CoordinatorServer {
   Readiness* readiness_ = nullptr;
   // The servers refer to the services, so they go first.
   std::unique_ptr<grpc::Service> image_service_;
+  std::unique_ptr<grpc::Service> text_service_;
   std::unique_ptr<grpc::Service> worker_service_;
   std::unique_ptr<grpc::Server> public_server_;
   std::unique_ptr<grpc::Server> worker_server_;

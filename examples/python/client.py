@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws one picture with a Lancet server and saves it. See README.md beside this file."""
+"""Draws, edits and describes pictures with a Lancet server. See README.md beside this file."""
 
 import argparse
 import pathlib
@@ -32,12 +32,9 @@ def generate_stubs(folder):
     return lancet_pb2, lancet_pb2_grpc
 
 
-def draw(channel, pb, stubs, prompt, seed, timeout):
-    """Runs one request, prints what happens, returns the result event."""
-    request = pb.GenerateImageRequest(prompt=prompt, output_format=pb.IMAGE_FORMAT_PNG)
-    if seed is not None:
-        request.seed = seed
-    for response in stubs.ImageServiceStub(channel).GenerateImage(request, timeout=timeout):
+def follow(responses):
+    """Prints what happens to a request as it happens, returns the result event."""
+    for response in responses:
         event = response.WhichOneof("event")
         if event == "queued":
             print(f"queued, {response.queued.position} ahead")
@@ -45,29 +42,66 @@ def draw(channel, pb, stubs, prompt, seed, timeout):
             print(f"started with seed {response.started.seed}")
         elif event == "progress":
             print(f"step {response.progress.step} of {response.progress.total_steps}")
+        elif event == "delta":
+            print(response.delta.text, end="", flush=True)
         elif event == "result":
             return response.result
     raise RuntimeError("the server ended the stream without a result")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prompt")
-    parser.add_argument("--server", default="127.0.0.1:50051")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--timeout", type=float, default=600, help="seconds")
-    parser.add_argument("--out", default="result.png")
-    arguments = parser.parse_args()
+def generate(channel, pb, stubs, arguments):
+    """Draws a picture from a text."""
+    request = pb.GenerateImageRequest(prompt=arguments.prompt, seed=arguments.seed)
+    return follow(stubs.ImageServiceStub(channel).GenerateImage(request, timeout=arguments.timeout))
 
+
+def edit(channel, pb, stubs, arguments):
+    """Changes a picture as an instruction says."""
+    image = pathlib.Path(arguments.image).read_bytes()
+    request = pb.EditImageRequest(images=[image], instruction=arguments.instruction, seed=arguments.seed)
+    return follow(stubs.ImageServiceStub(channel).EditImage(request, timeout=arguments.timeout))
+
+
+def describe(channel, pb, stubs, arguments):
+    """Answers a question about a picture; without one, describes it."""
+    image = pathlib.Path(arguments.image).read_bytes()
+    request = pb.DescribeImageRequest(images=[image], question=arguments.question, seed=arguments.seed)
+    return follow(stubs.TextServiceStub(channel).DescribeImage(request, timeout=arguments.timeout))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    tasks = parser.add_subparsers(required=True)
+    for task, names in [(generate, ["prompt"]), (edit, ["image", "instruction"]), (describe, ["image"])]:
+        command = tasks.add_parser(task.__name__, help=task.__doc__)
+        command.set_defaults(task=task)
+        for name in names:
+            command.add_argument(name)
+        if task is describe:
+            command.add_argument("question", nargs="?")
+        else:
+            command.add_argument("--out", default="result.png")
+        command.add_argument("--server", default="127.0.0.1:50051")
+        command.add_argument("--seed", type=int)
+        command.add_argument("--timeout", type=float, default=600, help="seconds")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
         pb, stubs = generate_stubs(folder)
         # Pictures can be larger than gRPC's default limit of 4 MB.
         options = [("grpc.max_receive_message_length", 256 << 20)]
         with grpc.insecure_channel(arguments.server, options=options) as channel:
             try:
-                result = draw(channel, pb, stubs, arguments.prompt, arguments.seed, arguments.timeout)
+                result = arguments.task(channel, pb, stubs, arguments)
             except grpc.RpcError as error:
                 sys.exit(f"{error.code().name}: {error.details()}")
+    if arguments.task is describe:
+        # The text itself was printed as it came.
+        print(f"\nresult: {result.usage.answer_tokens} tokens, seed {result.seed}")
+        return
     pathlib.Path(arguments.out).write_bytes(result.image.data)
     print(f"result: {arguments.out} ({result.image.width} x {result.image.height}, seed {result.seed})")
 

@@ -99,6 +99,39 @@ TEST(CliOptionsTest, DoubleDashEndsTheFlags) {
   EXPECT_EQ(Parsed({"generate", "--seed", "1", "--", "--seed"}).request.prompt, "--seed");
 }
 
+TEST(CliOptionsTest, EditsTakeAPictureAndAnInstruction) {
+  const CliOptions options = Parsed({"edit", "a.png", "make it blue", "--resolution=512", "--sampler=dpmpp",
+                                     "--sample_condition", "--seed=3"});
+  EXPECT_EQ(options.command, CliCommand::kEdit);
+  EXPECT_EQ(options.image_path, "a.png");
+  EXPECT_EQ(options.request.prompt, "make it blue");
+  EXPECT_EQ(options.request.resolution, InputResolution::kImage512);
+  EXPECT_EQ(options.request.sampler, RequestSampler::kDpmpp2m);
+  EXPECT_TRUE(options.request.sample_condition);
+  EXPECT_EQ(options.request.seed, 3u);
+  EXPECT_THAT(Error({"edit", "a.png"}), HasSubstr("needs a picture and an instruction"));
+  EXPECT_THAT(Error({"edit", "a.png", "make", "it"}), HasSubstr("put the instruction in quotes"));
+  EXPECT_THAT(Error({"edit", "a.png", "x", "--temperature=1"}), HasSubstr("belongs to describe"));
+  EXPECT_THAT(Error({"edit", "a.png", "x", "--resolution=100"}), HasSubstr("256, 512, 768"));
+}
+
+TEST(CliOptionsTest, DescriptionsTakeAPictureAndPerhapsAQuestion) {
+  EXPECT_EQ(Parsed({"describe", "a.png"}).description.question, std::nullopt);
+  const CliOptions options = Parsed({"describe", "a.png", "what?", "--system=Be brief.", "--max_tokens=40",
+                                     "--temperature=0.5", "--seed=3", "--priority=low", "--timeout=5"});
+  EXPECT_EQ(options.command, CliCommand::kDescribe);
+  EXPECT_EQ(options.description.question, "what?");
+  EXPECT_EQ(options.description.system_prompt, "Be brief.");
+  EXPECT_EQ(options.description.max_new_tokens, 40);
+  EXPECT_EQ(options.description.temperature, 0.5f);
+  EXPECT_EQ(options.description.seed, 3u);
+  EXPECT_EQ(options.description.priority, RequestPriority::kLow);
+  EXPECT_EQ(options.description.timeout, absl::Seconds(5));
+  EXPECT_THAT(Error({"describe"}), HasSubstr("needs a picture"));
+  EXPECT_THAT(Error({"describe", "a.png", "what", "is"}), HasSubstr("put the question in quotes"));
+  EXPECT_THAT(Error({"describe", "a.png", "--steps=3"}), HasSubstr("--steps belongs to generate and edit"));
+}
+
 TEST(CliOptionsTest, ExplainsWhatIsWrong) {
   EXPECT_THAT(Error({}), HasSubstr("no command"));
   EXPECT_THAT(Error({"draw", "x"}), HasSubstr("unknown command \"draw\""));
@@ -131,6 +164,9 @@ TEST(CliOptionsTest, HelpNamesEveryFlagAndExitCode) {
   }
   EXPECT_THAT(help, HasSubstr("6 the server's queue is full"));
   EXPECT_THAT(CliHelp(CliCommand::kInfo), testing::Not(HasSubstr("--seed")));
+  EXPECT_THAT(CliHelp(CliCommand::kEdit), HasSubstr("--sample_condition"));
+  EXPECT_THAT(CliHelp(CliCommand::kDescribe), HasSubstr("--max_tokens"));
+  EXPECT_THAT(CliHelp(CliCommand::kDescribe), testing::Not(HasSubstr("--steps")));
 }
 
 }  // namespace

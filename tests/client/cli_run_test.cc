@@ -1,5 +1,6 @@
 // The whole program but its main(), against a server in this process.
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 
 #include "client/cli.h"
@@ -65,6 +66,37 @@ TEST(CliRunTest, ExitCodesFollowTheStatus) {
     EXPECT_THAT(outcome.err, HasSubstr("the reason"));
     EXPECT_EQ(outcome.out, "");
   }
+}
+
+// A file of a few bytes, as the fake service takes any.
+std::string SmallFile() {
+  const auto path = std::filesystem::path(testing::TempDir()) / "lancet_cli_input";
+  std::ofstream(path) << "bytes";
+  return path.string();
+}
+
+TEST(CliRunTest, DescribeStreamsTheAnswerToStdoutAndTheRestToStderr) {
+  FakeImageService server([](auto*, const auto&, auto*) { return grpc::Status::OK; });
+  const Outcome outcome =
+      RunLancet({"describe", SmallFile(), "what?", "--max_tokens=3", "--server", server.address()});
+  EXPECT_EQ(outcome.code, ExitCode::kOk);
+  EXPECT_EQ(outcome.out, "You ask: what?\n");
+  EXPECT_THAT(outcome.err, HasSubstr("3 tokens"));
+  EXPECT_THAT(outcome.err, HasSubstr("--max_tokens allows more"));
+  const Outcome json = RunLancet({"describe", SmallFile(), "what?", "--json", "--server", server.address()});
+  EXPECT_THAT(json.out, HasSubstr("\"text\":\"You ask: what?\",\"finish_reason\":\"length\""));
+  EXPECT_EQ(RunLancet({"describe", "/nowhere/x.png", "--server", server.address()}).code, ExitCode::kUsage);
+}
+
+TEST(CliRunTest, EditSendsThePictureAndWritesTheResult) {
+  FakeImageService server([](auto*, const auto&, auto*) { return grpc::Status::OK; });
+  const auto dir = std::filesystem::path(testing::TempDir()) / "lancet_cli_edit";
+  const Outcome outcome = RunLancet({"edit", SmallFile(), "bluer", "--resolution=512", "--out", dir.string(),
+                                     "--server", server.address()});
+  EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+  std::ifstream file(dir / "result.png");
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), "bluer|bytes|2");
+  std::filesystem::remove_all(dir);
 }
 
 TEST(CliRunTest, UsageErrorsDoNotDial) {

@@ -1,4 +1,4 @@
-// An ImageService in this process that does what a test tells it.
+// An ImageService and a TextService in this process that does what a test tells it.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -23,6 +23,7 @@ class FakeImageService final : public v1::ImageService::Service {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(this);
+    builder.RegisterService(&text_);
     server_ = builder.BuildAndStart();
   }
   ~FakeImageService() override {
@@ -32,6 +33,15 @@ class FakeImageService final : public v1::ImageService::Service {
   grpc::Status GenerateImage(grpc::ServerContext* context, const v1::GenerateImageRequest* request,
                              Writer* writer) override {
     return behaviour_(context, *request, writer);
+  }
+  // Repeats the instruction as the picture's bytes.
+  grpc::Status EditImage(grpc::ServerContext*, const v1::EditImageRequest* request,
+                         grpc::ServerWriter<v1::EditImageResponse>* writer) override {
+    v1::EditImageResponse event;
+    event.mutable_result()->mutable_image()->set_data(
+        absl::StrCat(request->instruction(), "|", request->images(0), "|", request->resolution()));
+    writer->Write(event);
+    return grpc::Status::OK;
   }
   grpc::Status GetModelInfo(grpc::ServerContext*, const v1::GetModelInfoRequest*,
                             v1::GetModelInfoResponse* response) override {
@@ -48,7 +58,26 @@ class FakeImageService final : public v1::ImageService::Service {
   std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
 
  private:
+  // Answers with the question, in two parts.
+  class FakeTextService final : public v1::TextService::Service {
+   public:
+    grpc::Status DescribeImage(grpc::ServerContext*, const v1::DescribeImageRequest* request,
+                               grpc::ServerWriter<v1::DescribeImageResponse>* writer) override {
+      v1::DescribeImageResponse event;
+      for (const std::string& text : {std::string("You ask: "), request->question()}) {
+        event.mutable_delta()->set_text(text);
+        writer->Write(event);
+      }
+      event.mutable_result()->set_text(absl::StrCat("You ask: ", request->question()));
+      event.mutable_result()->set_finish_reason(v1::FINISH_REASON_LENGTH);
+      event.mutable_result()->mutable_usage()->set_answer_tokens(request->max_new_tokens());
+      writer->Write(event);
+      return grpc::Status::OK;
+    }
+  };
+
   const Behaviour behaviour_;
+  FakeTextService text_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

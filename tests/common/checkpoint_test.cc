@@ -47,6 +47,9 @@ TEST(CheckpointTest, OpensTheBundledCheckpoints) {
   EXPECT_FALSE((*nano)->vae_layout().image_only);
   EXPECT_TRUE((*nano)->vae_layout().has_encoder);
   EXPECT_EQ((*nano)->fingerprint().size(), 32u);
+  ASSERT_NE((*nano)->vision(), nullptr);
+  EXPECT_EQ((*nano)->vision()->names().size(), 30u);
+  EXPECT_EQ((*nano)->vision_config()->num_heads, 2);
 
   const auto demo = OpenDir(LANCET_DEMO_MODEL);
   ASSERT_THAT(demo, IsOk());
@@ -83,7 +86,8 @@ class ChangedCheckpointTest : public ::testing::Test {
     dir_ = absl::StrCat(::testing::TempDir(), "/checkpoint_test/", info->name());
     fs::remove_all(dir_);
     for (const char* file : {"/Lance_3B/llm_config.json", "/Lance_3B/vocab.json", "/Lance_3B/merges.txt",
-                             "/Lance_3B/tokenizer_config.json"}) {
+                             "/Lance_3B/tokenizer_config.json", "/Qwen2.5-VL-ViT/config.json",
+                             "/Qwen2.5-VL-ViT/vit.safetensors"}) {
       WriteFile(dir_ + file, ReadFile(absl::StrCat(kNano, file)));
     }
     meta_text_ = ReadFile(absl::StrCat(kNano, "/Lance_3B-NVFP4/nvfp4_meta.json"));
@@ -120,6 +124,75 @@ TEST_F(ChangedCheckpointTest, OpensTheCopy) {
   const auto copy = Open();
   ASSERT_THAT(copy, IsOk());
   EXPECT_EQ((*copy)->fingerprint(), (*original)->fingerprint());
+}
+
+TEST_F(ChangedCheckpointTest, DrawsWithoutATower) {
+  const std::string with = Open().value()->fingerprint();
+  fs::remove_all(dir_ + "/Qwen2.5-VL-ViT");
+  const auto checkpoint = Open();
+  ASSERT_THAT(checkpoint, IsOk());
+  EXPECT_EQ((*checkpoint)->vision(), nullptr);
+  EXPECT_FALSE((*checkpoint)->vision_config().has_value());
+  EXPECT_NE((*checkpoint)->fingerprint(), with);
+}
+
+TEST_F(ChangedCheckpointTest, TakesTheTowerFromTheTrunkFile) {
+  const std::string file = dir_ + "/Qwen2.5-VL-ViT/vit.safetensors";
+  const std::string before = Open().value()->fingerprint();
+  const TensorFile tower = CopyTensors(*SafetensorsFile::Open(file).value());
+  // One tensor there wins over the tower's own file.
+  const std::string name = "blocks.1.norm2.weight";
+  TensorFile trunk = trunk_;
+  TestTensor& changed = trunk[absl::StrCat("vit_model.", name)] = tower.at(name);
+  changed.data[0] = static_cast<char>(changed.data[0] ^ 1);
+  WriteTrunk(trunk);
+  auto checkpoint = Open();
+  ASSERT_THAT(checkpoint, IsOk());
+  EXPECT_EQ((*checkpoint)->vision()->tensors_in_trunk(), 1);
+  EXPECT_EQ(CopyTensors(*(*checkpoint)->vision()).at(name).data, changed.data);
+  EXPECT_EQ((*checkpoint)->vision()->names().size(), tower.size());
+  EXPECT_NE((*checkpoint)->fingerprint(), before);
+  // All of them there: no file is needed, but its config is.
+  for (const auto& [tensor, value] : tower) trunk[absl::StrCat("vit_model.", tensor)] = value;
+  WriteTrunk(trunk);
+  fs::remove(file);
+  checkpoint = Open();
+  ASSERT_THAT(checkpoint, IsOk());
+  EXPECT_EQ((*checkpoint)->vision()->names().size(), tower.size());
+  trunk.erase("vit_model.merger.ln_q.weight");
+  WriteTrunk(trunk);
+  EXPECT_THAT(Open(), Fails(absl::StatusCode::kInvalidArgument,
+                            HasSubstr("tensor 'merger.ln_q.weight' of the vision tower is missing")));
+  trunk["vit_model.merger.ln_q.weight"] = tower.at("merger.mlp.0.bias");
+  WriteTrunk(trunk);
+  EXPECT_THAT(Open(), Fails(absl::StatusCode::kInvalidArgument,
+                            HasSubstr("tensor 'merger.ln_q.weight' of the vision tower has shape [640]")));
+}
+
+TEST_F(ChangedCheckpointTest, TheTowerFitsTheTrunk) {
+  const std::string path = dir_ + "/Qwen2.5-VL-ViT/config.json";
+  const std::string before = Open().value()->fingerprint();
+  json config = json::parse(ReadFile(path));
+  WriteFile(path, config.dump());
+  EXPECT_NE(Open().value()->fingerprint(), before) << "its config counts";
+  config["out_hidden_size"] = 528;
+  WriteFile(path, config.dump());
+  EXPECT_THAT(Open(), Fails(absl::StatusCode::kInvalidArgument,
+                            AllOf(HasSubstr("config.json: out_hidden_size is 528"), HasSubstr("512"))));
+  fs::remove(path);
+  EXPECT_THAT(Open(), Fails(absl::StatusCode::kNotFound, HasSubstr("--vit_config")));
+}
+
+TEST_F(ChangedCheckpointTest, FindsTheTowerByItsFlags) {
+  const std::string elsewhere = dir_ + "/elsewhere";
+  fs::rename(dir_ + "/Qwen2.5-VL-ViT", elsewhere);
+  CheckpointPaths overrides;
+  overrides.model_dir = dir_;
+  overrides.vit = elsewhere + "/vit.safetensors";
+  EXPECT_EQ(ResolveCheckpoint(overrides)->vit_config, elsewhere + "/config.json");
+  overrides.vit.clear();
+  overrides.vit_config = elsewhere + "/config.json";
+  EXPECT_EQ(ResolveCheckpoint(overrides)->vit, elsewhere + "/vit.safetensors");
 }
 
 TEST_F(ChangedCheckpointTest, NamesTheOddTrunkTensor) {
@@ -207,7 +280,7 @@ TEST_F(ChangedCheckpointTest, TellsOtherKindsOfFiles) {
 // A video checkpoint holds a vision tower and a position table of its own; neither is used for pictures.
 TEST_F(ChangedCheckpointTest, ToleratesWhatItDoesNotRead) {
   trunk_["latent_pos_embed.pos_embed"] = {"BF16", {7, 512}, std::string(7 * 512 * 2, '\0')};
-  trunk_["vit_model.blocks.0.attn.proj.bias"] = {"BF16", {4}, std::string(8, '\0')};
+  trunk_["vit_model.blocks.2.attn.proj.bias"] = {"BF16", {4}, std::string(8, '\0')};
   trunk_["something.else"] = {"I64", {1}, std::string(8, '\0')};
   WriteTrunk(trunk_);
   EXPECT_THAT(Open(), IsOk());

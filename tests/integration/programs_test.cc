@@ -115,11 +115,36 @@ TEST_F(ProgramsTest, CliInfo) {
 
 TEST_F(ProgramsTest, PythonExampleSavesAPicture) {
   // The distribution's own interpreter: the one that python3-grpcio is installed for.
-  const Outcome outcome = RunProgram({"/usr/bin/python3", kPythonClient, "a cat", "--server",
+  const Outcome outcome = RunProgram({"/usr/bin/python3", kPythonClient, "generate", "a cat", "--server",
                                       shared_cluster->address(), "--seed", "7", "--out", Path("python.png")});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.log;
   EXPECT_THAT(outcome.log, HasSubstr("started with seed 7"));
   EXPECT_TRUE(ReadPng(Path("python.png")).ok()) << outcome.log;
+  const Outcome edited =
+      RunProgram({"/usr/bin/python3", kPythonClient, "edit", Path("python.png"), "make it blue", "--server",
+                  shared_cluster->address(), "--seed", "7", "--out", Path("python_edit.png")});
+  EXPECT_EQ(edited.exit_code, 0) << edited.log;
+  EXPECT_TRUE(ReadPng(Path("python_edit.png")).ok()) << edited.log;
+  const Outcome described = RunProgram({"/usr/bin/python3", kPythonClient, "describe", Path("python.png"),
+                                        "What is it?", "--server", shared_cluster->address()});
+  EXPECT_EQ(described.exit_code, 0) << described.log;
+  EXPECT_THAT(described.log, HasSubstr("\nresult: "));
+}
+
+TEST_F(ProgramsTest, CliEditsAndDescribes) {
+  const std::string source = LANCET_TEST_DATA "/nano/golden/edit_256res.source.png";
+  const std::string server = "--server=" + shared_cluster->address();
+  const Outcome edited = RunProgram({kCli, "edit", source, "remove the hat", server, "--seed=7", "--steps=2",
+                                     "--size=128x128", "--out", Path("edited")});
+  EXPECT_EQ(edited.exit_code, 0) << edited.log;
+  EXPECT_THAT(edited.log, HasSubstr("size: 144x112\n"));
+  EXPECT_TRUE(ReadPng(Path("edited/result.png")).ok());
+  const Outcome described = RunProgram({kCli, "describe", source, server, "--max_tokens=5", "--json"});
+  EXPECT_EQ(described.exit_code, 0) << described.log;
+  EXPECT_THAT(described.log, HasSubstr("\"event\":\"result\""));
+  const Outcome missing = RunProgram({kCli, "describe", Path("no.png"), server});
+  EXPECT_EQ(missing.exit_code, 2);
+  EXPECT_THAT(missing.log, HasSubstr("cannot read"));
 }
 
 TEST_F(ProgramsTest, WorkerRejectsBadFlags) {

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "coordinator/request/image_codec.h"
+#include "coordinator/request/image_decoder.h"
 #include "tests/integration/await_condition.h"
 #include "tests/integration/cluster.h"
 
@@ -84,23 +84,13 @@ GenerationRequest MakeRequest(std::string prompt, int steps, uint64_t seed) {
   return request;
 }
 
-absl::StatusOr<RgbImage> Decode(const PictureFile& image) {
-  switch (image.format) {
-    case PictureFormat::kPng:
-      return DecodePng(image.data, DecodeLimits());
-    case PictureFormat::kJpeg:
-      return DecodeJpeg(image.data, DecodeLimits());
-    case PictureFormat::kWebp:
-      return absl::UnimplementedError("the tests read PNG and JPEG");
-  }
-  return absl::InvalidArgumentError("unknown format");
-}
+absl::StatusOr<RgbImage> Decode(const PictureFile& image) { return DecodeImage(image.data, DecodeLimits()); }
 
 absl::StatusOr<RgbImage> ReadPng(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::NotFoundError(absl::StrCat("no file ", path));
   const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  return DecodePng(bytes, DecodeLimits());
+  return DecodeImage(bytes, DecodeLimits());
 }
 
 double Psnr(const RgbImage& a, const RgbImage& b) {

@@ -75,6 +75,46 @@ TEST_P(DenseLinearTest, RowsDoNotDependOnTheirNeighboursOrOnThreads) {
   }
 }
 
+TEST_P(DenseLinearTest, FloatSumsAreNotRounded) {
+  const auto ctx = MakeContext(GetParam());
+  ctx->BindCallingThread();
+  for (const int64_t cols : {16, 177, 855}) {
+    const TestMatrix<bf16> weight = RandomMatrix(130, cols, 3, cols, 0.1f);
+    std::vector<float> dense;
+    for (int64_t r = 0; r < 130; ++r) {
+      for (int64_t c = 0; c < cols; ++c) dense.push_back(ToFloat(weight.view().row(r)[c]));
+    }
+    auto linear = DenseLinear::Create(*ctx, weight.view(), {});
+    ASSERT_TRUE(linear.ok()) << linear.status();
+    for (const int64_t tokens : {0, 1, 17, 258}) {
+      for (const int64_t pad : {0, 8}) {
+        const TestMatrix<bf16> x = RandomMatrix(tokens, cols, pad, tokens + 1);
+        TestMatrix<float> y(tokens, 130, pad);
+        const absl::Status status = linear->Forward(*ctx, x.view(), y.view());
+        ASSERT_TRUE(status.ok()) << status;
+        EXPECT_TRUE(y.PaddingUntouched());
+        const std::vector<double> exact = reference::Linear(x.view(), dense, 130, {});
+        const std::vector<double> magnitude = reference::LinearMagnitude(x.view(), dense, 130);
+        for (int64_t t = 0; t < tokens; ++t) {
+          for (int64_t r = 0; r < 130; ++r) {
+            ASSERT_NEAR(y.view().row(t)[r], exact[t * 130 + r], magnitude[t * 130 + r] * cols * 0x1p-23);
+          }
+        }
+        // The rounded product is the same sums, rounded.
+        TestMatrix<bf16> rounded(tokens, 130);
+        ASSERT_TRUE(linear->Forward(*ctx, x.view(), rounded.view()).ok());
+        for (int64_t t = 0; t < tokens; ++t) {
+          for (int64_t r = 0; r < 130; ++r) {
+            const double value = y.view().row(t)[r];
+            ASSERT_NEAR(ToFloat(rounded.view().row(t)[r]), value,
+                        HalfUlp(value) + magnitude[t * 130 + r] * cols * 0x1p-23);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(DenseLinearTest, NamesShapesThatDisagree) {
   const auto ctx = MakeContext(GetParam());
   const TestMatrix<bf16> weight = RandomMatrix(4, 8, 0, 1);

@@ -137,6 +137,99 @@ TEST_P(RowOpsTest, SiluAtTheEnds) {
   for (int i = 0; i < 7; ++i) EXPECT_EQ(ToFloat(x.data[i]), RoundToBf16(out[i])) << in[i];
 }
 
+TEST_P(RowOpsTest, RopeAlone) {
+  const auto ctx = MakeContext(GetParam(), 2);
+  Comparison comparison;
+  for (const int64_t head_dim : {2, 20, 80, 128}) {
+    constexpr int64_t kTokens = 33;
+    constexpr int64_t kHeads = 3;
+    TestMatrix<bf16> x = RandomMatrix(kTokens, kHeads * head_dim, 5, head_dim, 2.0f);
+    const TestMatrix<bf16> before = x;
+    const TestMatrix<bf16> cos = RandomMatrix(kTokens, head_dim / 2, 2, 1);
+    const TestMatrix<bf16> sin = RandomMatrix(kTokens, head_dim / 2, 0, 2);
+    ASSERT_TRUE(Rope(*ctx, x.view(), kHeads, cos.view(), sin.view()).ok());
+    EXPECT_TRUE(x.PaddingUntouched());
+    const size_t dim = static_cast<size_t>(head_dim);
+    for (int64_t t = 0; t < kTokens; ++t) {
+      for (int64_t h = 0; h < kHeads; ++h) {
+        const std::vector<double> exact =
+            reference::RopeHead({before.view().row(t) + h * head_dim, dim}, {cos.view().row(t), dim / 2},
+                                {sin.view().row(t), dim / 2});
+        // The difference of two f32 products: where it nearly cancels, an f32 rounding of 2 shows.
+        for (size_t d = 0; d < dim; ++d) {
+          const bf16 got = x.view().row(t)[h * head_dim + d];
+          ASSERT_NEAR(ToFloat(got), exact[d], HalfUlp(exact[d]) + 0x1p-22);
+          comparison.Add(got, exact[d], 1, 1.0);
+        }
+      }
+    }
+  }
+  comparison.ExpectRarelyDiffers();
+}
+
+// Relative accuracy down to where the result leaves bf16's precision, on every bf16 from -12 to 12.
+TEST_P(RowOpsTest, GeluOnEveryNumber) {
+  const auto ctx = MakeContext(GetParam(), 2);
+  Comparison comparison;
+  std::vector<bf16> numbers;
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const bf16 x{static_cast<uint16_t>(bits)};
+    if (std::abs(ToFloat(x)) <= 12.0f) numbers.push_back(x);
+  }
+  const int64_t count = static_cast<int64_t>(numbers.size());
+  TestMatrix<bf16> x(1, count, 3);
+  std::copy(numbers.begin(), numbers.end(), x.data.begin());
+  ASSERT_TRUE(Gelu(*ctx, x.view()).ok());
+  EXPECT_TRUE(x.PaddingUntouched());
+  for (int64_t i = 0; i < count; ++i) {
+    const double exact = reference::Gelu(ToFloat(numbers[i]));
+    // Half a step of subnormal bf16 numbers is 2^-134, which HalfUlp does not know.
+    if (std::abs(exact) < 0x1p-120) {
+      ASSERT_NEAR(ToFloat(x.data[i]), exact, 0x1p-127) << ToFloat(numbers[i]);
+    } else {
+      comparison.Add(x.data[i], exact, 0, 0);
+      ASSERT_NEAR(ToFloat(x.data[i]), exact, HalfUlp(exact) * 1.01) << ToFloat(numbers[i]);
+    }
+  }
+  comparison.ExpectRarelyDiffers();
+  TestMatrix<bf16> ends(1, 3);
+  ends.data = {ToBf16(-1e30f), ToBf16(1e30f), bf16{0x7fc0}};
+  ASSERT_TRUE(Gelu(*ctx, ends.view()).ok());
+  EXPECT_EQ(ToFloat(ends.data[0]), 0.0f);
+  EXPECT_EQ(ends.data[1], ToBf16(1e30f));
+  EXPECT_TRUE(std::isnan(ToFloat(ends.data[2])));
+}
+
+TEST_P(RowOpsTest, BiasIsAddedBeforeTheRounding) {
+  const auto ctx = MakeContext(GetParam(), 2);
+  for (const int64_t n : {1, 16, 177}) {
+    TestMatrix<bf16> x = RandomMatrix(5, n, 3, n);
+    const TestMatrix<bf16> before = x;
+    const std::vector<bf16> bias = RandomVector(n, 4);
+    TestMatrix<float> sums(5, n, 2);
+    TestRandom random(8);
+    for (int64_t t = 0; t < 5; ++t) {
+      for (int64_t c = 0; c < n; ++c) sums.view().row(t)[c] = random.Uniform(-2.0f, 2.0f);
+    }
+    TestMatrix<bf16> y(5, n, 1);
+    ASSERT_TRUE(AddBias(*ctx, sums.view(), bias, y.view()).ok());
+    ASSERT_TRUE(AddResidual(*ctx, sums.view(), bias, x.view()).ok());
+    EXPECT_TRUE(x.PaddingUntouched());
+    EXPECT_TRUE(y.PaddingUntouched());
+    for (int64_t t = 0; t < 5; ++t) {
+      for (int64_t c = 0; c < n; ++c) {
+        const float biased = RoundToBf16(sums.view().row(t)[c] + ToFloat(bias[c]));
+        EXPECT_EQ(ToFloat(y.view().row(t)[c]), biased);
+        EXPECT_EQ(x.view().row(t)[c], ToBf16(ToFloat(before.view().row(t)[c]) + biased));
+      }
+    }
+    const std::vector<bf16> short_bias(static_cast<size_t>(n) + 1);
+    EXPECT_EQ(AddBias(*ctx, sums.view(), short_bias, y.view()).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(AddResidual(*ctx, sums.view(), short_bias, x.view()).code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
 TEST_P(RowOpsTest, AddResidualRoundsTwice) {
   const auto ctx = MakeContext(GetParam(), 2);
   for (const int64_t n : {1, 16, 177}) {

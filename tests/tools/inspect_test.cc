@@ -70,6 +70,26 @@ TEST(InspectTest, EstimatesMemoryPerRank) {
   EXPECT_LT(nano.memory[2].trunk_bytes, nano.memory[1].trunk_bytes);
 }
 
+TEST(InspectTest, ShowsTheVisionTower) {
+  const CheckpointInspection nano = InspectNano();
+  ASSERT_TRUE(nano.vision.has_value());
+  EXPECT_EQ(nano.vision->tensors.size(), 30u);
+  EXPECT_EQ(nano.vision->groups.size(), 1u);
+  EXPECT_EQ(nano.vision->groups.at(TensorKind::kVisionTower).bytes, nano.vision->bytes);
+  // One rank holds all of it; on four, two hold no head.
+  EXPECT_EQ(nano.memory[0].vision_bytes, nano.vision->bytes);
+  EXPECT_LT(nano.memory[1].vision_bytes, nano.memory[0].vision_bytes);
+  EXPECT_LT(nano.memory[2].vision_bytes, nano.memory[1].vision_bytes);
+  const std::string text = Report(nano, {});
+  EXPECT_THAT(text, HasSubstr("depth 2, hidden 160, heads 2 of 80, inner 48"));
+  EXPECT_THAT(text, HasSubstr("full attention in 1\n"));
+  ReportOptions options;
+  options.json = true;
+  const json parsed = json::parse(Report(nano, options));
+  EXPECT_EQ(parsed["vision"]["config"]["window_cells"], 4);
+  EXPECT_EQ(parsed["vision"]["tensors_in_trunk"], 0);
+}
+
 // One linear whose scales are known: [2 rows, 64 columns], 4 blocks a row.
 TEST(InspectTest, CountsOddScales) {
   const auto scale_bytes = [](std::initializer_list<float> values) {

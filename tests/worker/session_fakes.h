@@ -187,6 +187,7 @@ class FakeEngine final : public Engine {
  public:
   size_t collective_capacity() const override { return 16; }
   std::string device() const override { return "fake"; }
+  ModelLimits limits() const override { return {}; }
   absl::Status Attach(Collective* collective) override {
     Record("attach");
     collective_ = collective;

@@ -13,7 +13,7 @@
 #include "common/bf16.h"
 #include "common/safetensors.h"
 #include "common/status_macros.h"
-#include "coordinator/request/image_codec.h"
+#include "coordinator/request/image_decoder.h"
 
 namespace lancet {
 namespace {
@@ -93,7 +93,7 @@ absl::StatusOr<std::unique_ptr<StateDict>> GoldenFolder::Tensors(const std::stri
 
 absl::StatusOr<RgbImage> GoldenFolder::Png(absl::string_view file) const {
   LANCET_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path(file)));
-  return DecodePng(bytes, DecodeLimits{});
+  return DecodeImage(bytes, DecodeLimits{});
 }
 
 std::optional<double> GoldenFolder::Bf16Error(const std::string& case_name, const std::string& quantity,

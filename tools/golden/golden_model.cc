@@ -75,8 +75,8 @@ absl::Status RunTimeEmbeddingCase(const GoldenContext& context, const std::strin
   LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
   ctx->BindCallingThread();
   LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
-  LANCET_ASSIGN_OR_RETURN(const TrunkWeights weights,
-                          TrunkWeights::Load(*ctx, context.checkpoint.trunk(), config, plan, /*with_head=*/false));
+  LANCET_ASSIGN_OR_RETURN(const TrunkWeights weights, TrunkWeights::Load(*ctx, context.checkpoint.trunk(),
+                                                                         config, plan, /*with_head=*/false));
   const int64_t rows = times.num_elements();
   if (features.shape != Shape{rows, weights.time_features}) {
     return absl::InvalidArgumentError(absl::StrCat("features have shape ", ShapeString(features.shape)));

@@ -23,6 +23,7 @@ CaseRunner FindUnitRunner(const std::string& name) {
   if (name == "nvfp4") return RunNvfp4Case;
   if (name == "philox") return RunPhiloxCase;
   if (name == "prompts_positions") return RunPositionsCase;
+  if (name == "preprocess") return RunPreprocessCase;
   return nullptr;
 }
 
@@ -36,13 +37,13 @@ absl::Status Run(const GoldenContext& context, const std::string& name) {
     LANCET_ASSIGN_OR_RETURN(const nlohmann::json json, context.folder.Json(name));
     if (json.is_object() && json.contains("task") && json["task"].is_string()) {
       const std::string task = json["task"].get<std::string>();
-      if (task == "t2i") return RunTextToImageCase(context, name);
+      if (task == "t2i" || task == "image_edit") return RunPictureCase(context, name);
+      if (task == "x2t_image") return RunAnswerCase(context, name);
       context.report.AddSkipped(name, absl::StrCat("task ", task, " is not built yet"));
       return absl::OkStatus();
     }
   }
-  const bool image_input = name == "preprocess";
-  context.report.AddSkipped(name, image_input ? "image input is not built yet" : "not a known kind of case");
+  context.report.AddSkipped(name, "not a known kind of case");
   return absl::OkStatus();
 }
 

@@ -63,6 +63,8 @@ absl::Status RunPhiloxCase(const GoldenContext& context, const std::string& case
 absl::Status RunTokenizerCase(const GoldenContext& context, const std::string& case_name);  // tokenizer_*
 absl::Status RunPositionsCase(const GoldenContext& context,
                               const std::string& case_name);  // prompts_positions
-absl::Status RunTextToImageCase(const GoldenContext& context, const std::string& case_name);
+absl::Status RunPreprocessCase(const GoldenContext& context, const std::string& case_name);
+absl::Status RunPictureCase(const GoldenContext& context, const std::string& case_name);  // t2i, image_edit
+absl::Status RunAnswerCase(const GoldenContext& context, const std::string& case_name);   // x2t_image
 
 }  // namespace lancet

@@ -8,23 +8,24 @@
 #include "common/status_macros.h"
 #include "worker/collective/local_collective.h"
 #include "worker/collective/shm_collective.h"
+#include "worker/engine/warm_up.h"
 
 namespace lancet {
 namespace {
 
-absl::Status RunPlan(Engine& engine, const RequestPlan& plan, RgbImage* image) {
+absl::StatusOr<std::vector<WorkResult>> RunPlan(Engine& engine, const RequestPlan& plan) {
   LANCET_RETURN_IF_ERROR(engine.Admit(plan));
-  std::vector<Work> work;
-  for (size_t i = 0; i < plan.prefix.size(); ++i) {
-    work.push_back({plan.request_id, WorkKind::kPrefill, static_cast<int32_t>(i), PreviewMethod::kNone});
+  LANCET_ASSIGN_OR_RETURN(std::vector<WorkResult> results, engine.Iterate(AllWork(plan)));
+  LANCET_RETURN_IF_ERROR(engine.Release(plan.request_id));
+  return results;
+}
+
+std::vector<AnswerToken> Tokens(const std::vector<WorkResult>& results) {
+  std::vector<AnswerToken> tokens;
+  for (const WorkResult& result : results) {
+    if (result.token.has_value()) tokens.push_back(*result.token);
   }
-  for (int32_t step = 0; step < plan.sampler.num_steps; ++step) {
-    work.push_back({plan.request_id, WorkKind::kDenoise, step, PreviewMethod::kNone});
-  }
-  work.push_back({plan.request_id, WorkKind::kDecode, 0, PreviewMethod::kNone});
-  LANCET_ASSIGN_OR_RETURN(std::vector<WorkResult> results, engine.Iterate(work));
-  if (results.back().image.has_value()) *image = *std::move(results.back().image);
-  return engine.Release(plan.request_id);
+  return tokens;
 }
 
 }  // namespace
@@ -67,18 +68,24 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(const Checkpoint& che
   return group;
 }
 
-absl::StatusOr<RgbImage> RankGroup::Run(const RequestPlan& plan, const std::vector<EngineTrace*>& traces) {
-  RgbImage image;
+absl::StatusOr<std::vector<WorkResult>> RankGroup::Run(const RequestPlan& plan,
+                                                       const std::vector<EngineTrace*>& traces) {
+  std::vector<std::vector<WorkResult>> results(world_size());
   const auto run_rank = [&](int rank, Collective& collective) -> absl::Status {
     Engine& engine = *engines_[rank];
     LANCET_RETURN_IF_ERROR(engine.Attach(&collective));
     engine.set_trace(traces[rank]);
-    const absl::Status status = RunPlan(engine, plan, rank == 0 ? &image : nullptr);
+    absl::StatusOr<std::vector<WorkResult>> done = RunPlan(engine, plan);
     engine.set_trace(nullptr);
-    return status;
+    LANCET_RETURN_IF_ERROR(done.status());
+    results[rank] = *std::move(done);
+    return absl::OkStatus();
   };
   LANCET_RETURN_IF_ERROR(RunOnRanks(world_size(), engines_[0]->collective_capacity(), run_rank));
-  return image;
+  for (const auto& other : results) {
+    if (Tokens(other) != Tokens(results[0])) return absl::InternalError("the ranks picked different tokens");
+  }
+  return std::move(results[0]);
 }
 
 }  // namespace lancet

@@ -28,8 +28,9 @@ class RankGroup {
   static absl::StatusOr<std::unique_ptr<RankGroup>> Load(const Checkpoint& checkpoint, int world_size,
                                                          EngineOptions options);
 
-  // Executes the whole plan on every rank. `traces[rank]` may be null. Returns rank 0's picture.
-  absl::StatusOr<RgbImage> Run(const RequestPlan& plan, const std::vector<EngineTrace*>& traces);
+  // Executes the whole plan on every rank. `traces[rank]` may be null. Returns rank 0's results.
+  absl::StatusOr<std::vector<WorkResult>> Run(const RequestPlan& plan,
+                                              const std::vector<EngineTrace*>& traces);
 
   int world_size() const { return static_cast<int>(engines_.size()); }
 

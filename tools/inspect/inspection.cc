@@ -12,6 +12,7 @@
 #include "common/status_macros.h"
 #include "common/trunk_layout.h"
 #include "worker/loader/shard_plan.h"
+#include "worker/model/vision/vision_shard_plan.h"
 
 namespace lancet {
 namespace {
@@ -48,6 +49,14 @@ absl::StatusOr<std::vector<std::string>> Unexpected(const Checkpoint& checkpoint
   for (const std::string& name : vae.names()) {
     if (!vae.used(name)) unexpected.push_back(name);
   }
+  if (checkpoint.vision() != nullptr) {
+    known.clear();
+    for (VisionTensor& tensor : VisionTensors(*checkpoint.vision_config()))
+      known.insert(std::move(tensor.name));
+    for (const std::string& name : checkpoint.vision()->names()) {
+      if (!known.contains(name)) unexpected.push_back(name);
+    }
+  }
   return unexpected;
 }
 
@@ -77,6 +86,20 @@ absl::StatusOr<int64_t> TrunkBytesOfRank(const ModelConfig& config, int rank, in
     }
   }
   return bytes;
+}
+
+absl::StatusOr<int64_t> VisionBytesOfRank(const VisionConfig& config, int rank, int world_size) {
+  LANCET_ASSIGN_OR_RETURN(const VisionShardPlan plan, MakeVisionShardPlan(config, rank, world_size));
+  constexpr int64_t kBf16Bytes = 2;
+  const int64_t hidden = config.hidden_size;
+  // Split Linears lose rows or columns; norms and the biases behind a sum stay whole.
+  const int64_t attention = 4 * hidden * plan.head_cols() + 3 * plan.head_cols() + hidden;
+  const int64_t mlp = 3 * hidden * plan.inner.size() + 2 * plan.inner.size() + hidden;
+  const int64_t merger = (config.merged_size() + 1 + config.out_hidden_size) * plan.merged.size() +
+                         config.out_hidden_size + hidden;
+  const int64_t values =
+      config.depth * (attention + mlp + 2 * hidden) + merger + hidden * config.patch_values();
+  return values * kBf16Bytes;
 }
 
 absl::StatusOr<std::map<std::string, int64_t>> ReadSchemes(const std::string& meta_path) {
@@ -119,12 +142,21 @@ absl::StatusOr<CheckpointInspection> InspectCheckpoint(const Checkpoint& checkpo
   LANCET_ASSIGN_OR_RETURN(result.schemes, ReadSchemes(checkpoint.paths().trunk_meta));
   LANCET_ASSIGN_OR_RETURN(result.trunk, InspectFile(checkpoint.trunk(), code_rows));
   LANCET_ASSIGN_OR_RETURN(result.vae, InspectFile(checkpoint.vae(), code_rows));
+  result.vision_config = checkpoint.vision_config();
+  if (checkpoint.vision() != nullptr) {
+    LANCET_ASSIGN_OR_RETURN(result.vision, InspectFile(*checkpoint.vision(), code_rows));
+    result.vision_tensors_in_trunk = checkpoint.vision()->tensors_in_trunk();
+  }
   LANCET_ASSIGN_OR_RETURN(result.unexpected, Unexpected(checkpoint));
   for (const int world_size : {1, 2, 4}) {
-    RankMemory memory{world_size, 0};
+    RankMemory memory{world_size};
     for (int rank = 0; rank < world_size; ++rank) {
       LANCET_ASSIGN_OR_RETURN(const int64_t bytes, TrunkBytesOfRank(checkpoint.config(), rank, world_size));
       memory.trunk_bytes = std::max(memory.trunk_bytes, bytes);
+      if (!result.vision_config.has_value()) continue;
+      LANCET_ASSIGN_OR_RETURN(const int64_t vision,
+                              VisionBytesOfRank(*result.vision_config, rank, world_size));
+      memory.vision_bytes = std::max(memory.vision_bytes, vision);
     }
     result.memory.push_back(memory);
   }

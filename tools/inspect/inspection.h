@@ -42,6 +42,7 @@ struct RankMemory {
   int world_size = 1;
   int64_t trunk_bytes =
       0;  // of the rank that holds most: its codes, bf16 scales and biases, and what is replicated
+  int64_t vision_bytes = 0;  // of the rank that holds most, in bf16; 0 without a tower
 };
 
 struct CheckpointInspection {
@@ -53,7 +54,10 @@ struct CheckpointInspection {
   FileInspection trunk;
   FileInspection vae;
   VaeLayout vae_layout;
-  std::vector<std::string> unexpected;  // names in trunk or autoencoder that nothing will read
+  std::optional<VisionConfig> vision_config;
+  std::optional<FileInspection> vision;  // the tower, whichever file its tensors are in
+  int64_t vision_tensors_in_trunk = 0;
+  std::vector<std::string> unexpected;  // names in trunk, autoencoder or tower that nothing will read
   std::vector<RankMemory> memory;       // for 1, 2 and 4 ranks
 };
 

@@ -82,13 +82,33 @@ Json ToJson(const ModelConfig& config) {
           {"eos_token_id", config.eos_token_id}};
 }
 
+Json ToJson(const VisionConfig& config) {
+  return {{"depth", config.depth},
+          {"hidden_size", config.hidden_size},
+          {"num_heads", config.num_heads},
+          {"head_dim", config.head_dim},
+          {"intermediate_size", config.intermediate_size},
+          {"patch_size", config.patch_size},
+          {"temporal_patch_size", config.temporal_patch_size},
+          {"merge_size", config.merge_size},
+          {"window_cells", config.window_cells},
+          {"full_attention_blocks", config.full_attention_blocks},
+          {"out_hidden_size", config.out_hidden_size}};
+}
+
 Json ToJson(const CheckpointInspection& checkpoint, const ReportOptions& options) {
   const CheckpointPaths& paths = checkpoint.paths;
   Json json = {{"name", checkpoint.card.name}, {"fingerprint", checkpoint.fingerprint}};
-  json["paths"] = {
-      {"trunk", paths.trunk}, {"trunk_meta", paths.trunk_meta},  {"llm_config", paths.llm_config},
-      {"vocab", paths.vocab}, {"merges", paths.merges},          {"tokenizer_config", paths.tokenizer_config},
-      {"vae", paths.vae},     {"lancet_json", paths.lancet_json}};
+  json["paths"] = {{"trunk", paths.trunk},
+                   {"trunk_meta", paths.trunk_meta},
+                   {"llm_config", paths.llm_config},
+                   {"vocab", paths.vocab},
+                   {"merges", paths.merges},
+                   {"tokenizer_config", paths.tokenizer_config},
+                   {"vae", paths.vae},
+                   {"vit_config", paths.vit_config},
+                   {"vit", paths.vit},
+                   {"lancet_json", paths.lancet_json}};
   json["config"] = ToJson(checkpoint.config);
   json["default_size"] = {checkpoint.card.default_size.width, checkpoint.card.default_size.height};
   json["has_latent_rgb"] = checkpoint.card.latent_rgb.has_value();
@@ -97,9 +117,17 @@ Json ToJson(const CheckpointInspection& checkpoint, const ReportOptions& options
   json["vae"] = ToJson(checkpoint.vae, options);
   json["vae"]["image_only"] = checkpoint.vae_layout.image_only;
   json["vae"]["has_encoder"] = checkpoint.vae_layout.has_encoder;
+  json["vision"] = nullptr;
+  if (checkpoint.vision.has_value()) {
+    json["vision"] = ToJson(*checkpoint.vision, options);
+    json["vision"]["config"] = ToJson(*checkpoint.vision_config);
+    json["vision"]["tensors_in_trunk"] = checkpoint.vision_tensors_in_trunk;
+  }
   json["unexpected"] = checkpoint.unexpected;
   for (const RankMemory& memory : checkpoint.memory) {
-    json["memory"].push_back({{"ranks", memory.world_size}, {"trunk_bytes_per_rank", memory.trunk_bytes}});
+    json["memory"].push_back({{"ranks", memory.world_size},
+                              {"trunk_bytes_per_rank", memory.trunk_bytes},
+                              {"vision_bytes_per_rank", memory.vision_bytes}});
   }
   return json;
 }
@@ -155,6 +183,24 @@ std::string Text(const ModelConfig& config) {
       config.vision_end_token_id, config.video_token_id, config.eos_token_id);
 }
 
+std::string VisionText(const CheckpointInspection& checkpoint, const ReportOptions& options) {
+  if (!checkpoint.vision.has_value()) return "\nvision tower: none; draws from text alone\n";
+  const VisionConfig& config = *checkpoint.vision_config;
+  std::string out = absl::StrCat("\nvision tower: ", Text(*checkpoint.vision, options));
+  absl::StrAppendFormat(
+      &out,
+      "  depth %d, hidden %d, heads %d of %d, inner %d, patches of %d pixels, cells of %d by %d "
+      "patches, windows of %d by %d cells, full attention in %s\n",
+      config.depth, config.hidden_size, config.num_heads, config.head_dim, config.intermediate_size,
+      config.patch_size, config.merge_size, config.merge_size, config.window_cells, config.window_cells,
+      absl::StrJoin(config.full_attention_blocks, " "));
+  if (checkpoint.vision_tensors_in_trunk > 0) {
+    absl::StrAppendFormat(&out, "  %d of its tensors come from the trunk's file\n",
+                          checkpoint.vision_tensors_in_trunk);
+  }
+  return out;
+}
+
 std::string Text(const CheckpointInspection& checkpoint, const ReportOptions& options) {
   constexpr size_t kMaxUnexpectedLines = 20;
   std::string out = absl::StrFormat("%s, fingerprint %s\n", checkpoint.card.name, checkpoint.fingerprint);
@@ -167,6 +213,13 @@ std::string Text(const CheckpointInspection& checkpoint, const ReportOptions& op
         absl::StrAppend(text, Bytes(rank.trunk_bytes), " of ", rank.world_size);
       });
   absl::StrAppend(&out, "  trunk in memory, per rank: ", memory, "\n");
+  if (checkpoint.vision.has_value()) {
+    const std::string vision =
+        absl::StrJoin(checkpoint.memory, ", ", [](std::string* text, const RankMemory& rank) {
+          absl::StrAppend(text, Bytes(rank.vision_bytes), " of ", rank.world_size);
+        });
+    absl::StrAppend(&out, "  vision tower in memory, per rank: ", vision, "\n");
+  }
   absl::StrAppend(&out, "\ntrunk: ", Text(checkpoint.trunk, options));
   const std::string schemes = absl::StrJoin(checkpoint.schemes, ", ", absl::PairFormatter(": "));
   absl::StrAppend(&out, "    schemes      ", schemes.empty() ? "no nvfp4_meta.json" : schemes, "\n");
@@ -175,6 +228,7 @@ std::string Text(const CheckpointInspection& checkpoint, const ReportOptions& op
                   checkpoint.vae_layout.image_only ? "  for pictures only (one temporal tap)"
                                                    : "  for pictures and videos",
                   checkpoint.vae_layout.has_encoder ? "\n" : "; no encoder\n");
+  out += VisionText(checkpoint, options);
   if (!checkpoint.unexpected.empty()) {
     absl::StrAppendFormat(&out, "\n%d tensors that nothing reads:\n", checkpoint.unexpected.size());
     for (size_t i = 0; i < checkpoint.unexpected.size() && i < kMaxUnexpectedLines; ++i) {

@@ -28,7 +28,7 @@ absl::string_view TensorKindName(TensorKind kind);
 
 TensorKind KindOf(absl::string_view name);
 
-// Stands in some trunk files without being used for pictures; not worth a remark.
+// Stands in some trunk files without being part of the trunk; not worth a remark there.
 inline bool IsTolerated(TensorKind kind) {
   return kind == TensorKind::kLatentTable || kind == TensorKind::kVisionTower;
 }

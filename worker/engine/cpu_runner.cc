@@ -322,12 +322,21 @@ absl::Status CpuRunner::Step(const Placed& placed, int64_t first_gen, WorkResult
   }
   const float t = request.times[step];
   const float next = request.times[step + 1];
-  EulerStep(velocity, t - next, request.latents_view());
+  std::vector<float> clean;
+  const bool preview = placed.work.preview != PreviewMethod::kNone && options_.rank == 0;
+  switch (plan.sampler.solver) {
+    case Solver::kEuler:
+      EulerStep(velocity, t - next, request.latents_view());
+      if (preview) clean = EstimateClean(request.latents_view(), velocity, next);
+      break;
+    case Solver::kDpmpp2m:
+      if (preview) clean = EstimateClean(request.latents_view(), velocity, t);
+      request.solver.Step(velocity, t, next, request.latents_view());
+      break;
+  }
   if (trace_ != nullptr) trace_->OnLatents(plan.request_id, step + 1, request.latents_view());
-  if (placed.work.preview != PreviewMethod::kNone && options_.rank == 0) {
-    LANCET_ASSIGN_OR_RETURN(
-        result.preview,
-        MakePreview(request, placed.work.preview, EstimateClean(request.latents_view(), velocity, next)));
+  if (preview) {
+    LANCET_ASSIGN_OR_RETURN(result.preview, MakePreview(request, placed.work.preview, clean));
   }
   return absl::OkStatus();
 }

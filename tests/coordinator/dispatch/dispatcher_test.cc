@@ -56,6 +56,9 @@ class ThreadRank final : public RankLink, public std::enable_shared_from_this<Th
     info.world_size = 2;
     info.fingerprint = "f00d";
     info.max_latents = 64;
+    info.max_rows = 1000;
+    info.cache_tokens = 10000;
+    info.max_requests = 4;
     handler_->OnMessage(self, std::move(info));
     while (std::optional<CoordinatorMessage> message = Next()) {
       if (const auto* form = std::get_if<FormMessage>(&*message)) {
@@ -138,7 +141,7 @@ class DispatcherTest : public ::testing::Test {
     options.core.max_queue = 200;
     options.core.fingerprint = "f00d";
     options.core.registry.random = [] { return uint64_t{1}; };
-    options.core.on_readiness = [this](bool serving) {
+    options.core.on_readiness = [this](bool serving, bool) {
       if (serving && !served_.exchange(true)) ready_.set_value();
     };
     return options;

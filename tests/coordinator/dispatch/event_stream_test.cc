@@ -33,7 +33,7 @@ std::string Take(EventStream& stream, bool sent = true) {
     return "end " + absl::StatusCodeToString(end->status.code());
   }
   if (sent) stream.Sent();
-  const ImageEvent& event = std::get<ImageEvent>(*next);
+  const ClientEvent& event = std::get<ClientEvent>(*next);
   if (const auto* queued = std::get_if<QueuedEvent>(&event))
     return "queued " + std::to_string(queued->position);
   if (std::holds_alternative<StartedEvent>(event)) return "started";
@@ -41,6 +41,9 @@ std::string Take(EventStream& stream, bool sent = true) {
     return "progress " + std::to_string(progress->step);
   if (const auto* preview = std::get_if<PreviewEvent>(&event))
     return "preview " + std::to_string(preview->step);
+  if (const auto* delta = std::get_if<DeltaEvent>(&event))
+    return "delta " + delta->text + " " + std::to_string(delta->token_count);
+  if (const auto* text = std::get_if<TextResultEvent>(&event)) return "text " + text->text;
   return "result";
 }
 
@@ -53,6 +56,33 @@ class EventStreamTest : public ::testing::Test {
   EventStream stream_;
   std::shared_ptr<CountingWriter> writer_;
 };
+
+TEST_F(EventStreamTest, UnsentTextMergesAndIsNeverLost) {
+  stream_.Push(StartedEvent{});
+  stream_.Push(DeltaEvent{"a ", 1});
+  stream_.Push(DeltaEvent{"pan", 2});
+  EXPECT_EQ(Take(stream_), "started");
+  EXPECT_EQ(Take(stream_, /*sent=*/false), "delta a pan 2");
+  stream_.Push(DeltaEvent{"d", 3});
+  stream_.Push(DeltaEvent{"a", 4});
+  TextResultEvent whole;
+  whole.text = "a panda";
+  stream_.Push(whole);
+  stream_.Push(DeltaEvent{"too late", 5});
+  stream_.End({});
+  EXPECT_EQ(Take(stream_), "-");
+  stream_.Sent();
+  EXPECT_EQ(Take(stream_), "delta da 4");
+  EXPECT_EQ(Take(stream_), "text a panda");
+  EXPECT_EQ(Take(stream_), "end OK");
+}
+
+TEST_F(EventStreamTest, TextThatWasWrittenIsSentBeforeAnError) {
+  stream_.Push(DeltaEvent{"half an ans", 3});
+  stream_.End({absl::UnavailableError("lost"), {}});
+  EXPECT_EQ(Take(stream_), "delta half an ans 3");
+  EXPECT_EQ(Take(stream_), "end UNAVAILABLE");
+}
 
 TEST_F(EventStreamTest, KeepsTheOrderOfTheApi) {
   stream_.Push(QueuedEvent{2, {}});

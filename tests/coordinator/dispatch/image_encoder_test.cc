@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "coordinator/request/image_codec.h"
+#include "coordinator/request/image_decoder.h"
 #include "tests/coordinator/testing/fake_clock.h"
 
 namespace lancet {
@@ -44,7 +45,7 @@ class ImageEncoderTest : public ::testing::Test {
     auto next = stream_->Take();
     if (!next.has_value()) return std::nullopt;
     stream_->Sent();
-    return std::get<PreviewEvent>(std::get<ImageEvent>(*next));
+    return std::get<PreviewEvent>(std::get<ClientEvent>(*next));
   }
 
   FakeClock clock_;
@@ -65,7 +66,7 @@ TEST_F(ImageEncoderTest, ScalesAndEncodesAPreview) {
   EXPECT_EQ(preview->step, 3);
   EXPECT_EQ(preview->image.width, 8);
   EXPECT_EQ(preview->image.height, 4);
-  const absl::StatusOr<RgbImage> decoded = DecodePng(preview->image.data, {});
+  const absl::StatusOr<RgbImage> decoded = DecodeImage(preview->image.data, {});
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(*decoded, Grey(8, 4, 200));
 }

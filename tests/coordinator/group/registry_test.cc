@@ -59,6 +59,11 @@ class RegistryTest : public ::testing::Test {
     info.device = "cpu";
     info.host = "here";
     info.max_latents = 4096 - rank;
+    info.max_rows = 1000 + rank;
+    info.cache_tokens = 5000 - rank;
+    info.max_requests = 8 + rank;
+    info.has_vision = rank != 1;
+    info.max_patches = rank == 1 ? 0 : 64;
     return info;
   }
 
@@ -108,7 +113,13 @@ TEST_F(RegistryTest, AGroupFormsWhenAllRanksAreThere) {
   registry_.OnMessage(zero, ReadyMessage{1}, now_);
   registry_.OnMessage(one, ReadyMessage{1}, now_);
   EXPECT_TRUE(group()->serving());
-  EXPECT_EQ(group()->max_latents(), 4095);
+  const GroupLimits limits = group()->limits();
+  EXPECT_EQ(limits.max_latents, 4095);
+  EXPECT_EQ(limits.max_rows, 1000);
+  EXPECT_EQ(limits.cache_tokens, 4999);
+  EXPECT_EQ(limits.max_requests, 8);
+  EXPECT_EQ(limits.max_patches, 0);
+  EXPECT_FALSE(limits.has_vision);
   EXPECT_THAT(recorder_.events, ElementsAre("serving g"));
 }
 
@@ -130,6 +141,12 @@ TEST_F(RegistryTest, RefusesWhatCannotWork) {
   cases.push_back({"world_size 0", Rank(0, 0), true});
   cases.push_back({"max_latents 0", Rank(1), true});
   cases.back().info.max_latents = 0;
+  cases.push_back({"max_rows 0", Rank(1), true});
+  cases.back().info.max_rows = 0;
+  cases.push_back({"cache_tokens 0", Rank(1), true});
+  cases.back().info.cache_tokens = 0;
+  cases.push_back({"max_requests 0", Rank(1), true});
+  cases.back().info.max_requests = 0;
   cases.push_back({"world_size 4 does not agree", Rank(1, 4), false});
   cases.push_back({"is taken", Rank(0), false});
   cases.push_back({"host 'there'", Rank(1), false});

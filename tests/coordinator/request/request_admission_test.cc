@@ -189,18 +189,5 @@ TEST(AdmissionTest, LimitsAreConfigurable) {
   EXPECT_THAT(Admit(request, limits, Card(), 1).status().message(), HasSubstr("width: 256"));
 }
 
-TEST(AdmissionTest, APictureTooLargeForEveryGroup) {
-  GenerateParams params;
-  params.width = 512;
-  params.height = 256;
-  EXPECT_TRUE(CheckFits(params, 512).ok());
-  const absl::Status status = CheckFits(params, 511);
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(
-      status.message(),
-      "width, height: 512 x 256 needs 512 latents (16 x 16 pixels each), but no worker group has room for "
-      "more than 511");
-}
-
 }  // namespace
 }  // namespace lancet

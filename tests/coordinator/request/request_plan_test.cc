@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -255,6 +256,152 @@ TEST(PlanBuilderTest, NamesTokensThatDisagreeWithTheConfig) {
 
 TEST(PlanBuilderTest, NeedsATokenizer) {
   EXPECT_EQ(PlanBuilder::Create({}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+RgbImage Blank(const nlohmann::json& grid, int32_t cell) {
+  const auto height = grid[1].get<int32_t>() * cell;
+  const auto width = grid[2].get<int32_t>() * cell;
+  return {width, height, std::vector<uint8_t>(3 * static_cast<size_t>(width) * height)};
+}
+
+std::vector<int32_t> IdsOf(const PrefixBlock& block, int32_t placeholder) {
+  if (block.kind == PrefixKind::kText) return block.token_ids;
+  std::vector<int32_t> ids(static_cast<size_t>(block.rows()), placeholder);
+  ids.front() = block.token_ids.front();
+  ids.back() = block.token_ids.back();
+  return ids;
+}
+
+TEST(PlanBuilderTest, EditsAgreeWithTheGoldens) {
+  const auto builder = MakePlanBuilder(TinyTokenizer());
+  ASSERT_NE(builder, nullptr);
+  const int32_t placeholder = builder->tokenizer().AddedTokenId("<|video_pad|>").value();
+  int checked = 0;
+  for (const nlohmann::json& c : PromptGoldens()) {
+    if (c.at("vocabulary") != "tiny" || c.at("task") != "image_edit") continue;
+    SCOPED_TRACE(Describe(c));
+    EditParams params;
+    params.instruction = c.at("prompt").get<std::string>();
+    params.sample_condition = true;
+    params.seed = 9;
+    const auto plan = builder->BuildEdit(5, params, Blank(c.at("vit"), 28), Blank(c.at("latent"), 16));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const nlohmann::json& blocks = c.at("blocks");
+    ASSERT_EQ(plan->prefix.size() + 2, blocks.size());
+    for (size_t i = 0; i < plan->prefix.size(); ++i) {
+      const PrefixBlock& block = plan->prefix[i];
+      SCOPED_TRACE(blocks[i].at("name").dump());
+      EXPECT_EQ(IdsOf(block, placeholder), ExpandRuns(blocks[i].at("ids")));
+      ExpectPositions(block.positions, blocks[i].at("cond"));
+      EXPECT_TRUE(block.conditional);
+      EXPECT_EQ(block.unconditional, blocks[i].at("name") != "cap");
+      EXPECT_EQ(block.kind == PrefixKind::kVision, blocks[i].at("name") == "vit");
+      EXPECT_EQ(block.kind == PrefixKind::kLatents, blocks[i].at("name") == "cond");
+    }
+    const nlohmann::json& target = blocks[blocks.size() - 2];
+    ExpectPositions(plan->target.conditional, target.at("cond"));
+    ExpectPositions(plan->target.unconditional, target.at("uncond"));
+    EXPECT_EQ(plan->target.latent_width, c.at("latent")[2].get<int32_t>());
+    EXPECT_TRUE(plan->sample_condition);
+    EXPECT_EQ(plan->seed, 9u);
+    EXPECT_FALSE(plan->answer.has_value());
+    ++checked;
+  }
+  EXPECT_GE(checked, 4);
+}
+
+TEST(PlanBuilderTest, QuestionsAgreeWithTheGoldensAndHoldTheLastTokenBack) {
+  const auto builder = MakePlanBuilder(TinyTokenizer());
+  ASSERT_NE(builder, nullptr);
+  const int32_t placeholder = builder->tokenizer().AddedTokenId("<|video_pad|>").value();
+  int checked = 0;
+  for (const nlohmann::json& c : PromptGoldens()) {
+    if (c.at("vocabulary") != "tiny" || c.at("task") != "x2t_image") continue;
+    SCOPED_TRACE(Describe(c));
+    DescribeParams params;
+    params.question = c.at("prompt").get<std::string>();
+    params.system_prompt = c.value("system", kDescribeSystem);
+    params.max_new_tokens = 77;
+    params.temperature = 0.5f;
+    auto plan = builder->BuildDescribe(5, params, Blank(c.at("vit"), 28));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_FALSE(plan->draws());
+    ASSERT_TRUE(plan->answer.has_value());
+    const AnswerParams& answer = *plan->answer;
+    EXPECT_EQ(answer.max_new_tokens, 77);
+    EXPECT_EQ(answer.temperature, 0.5f);
+    EXPECT_EQ(answer.stop_token_id, builder->tokenizer().AddedTokenId("<|im_end|>").value());
+    EXPECT_EQ(answer.num_valid_tokens, builder->tokenizer().size());
+    EXPECT_EQ(builder->tokenizer().Decode({answer.first_token_id}).value(), "\n");
+    PrefixBlock& last = plan->prefix.back();
+    last.token_ids.push_back(answer.first_token_id);
+    for (auto* axis : {&last.positions.t, &last.positions.h, &last.positions.w})
+      axis->push_back(answer.first_position);
+    const nlohmann::json& blocks = c.at("blocks");
+    ASSERT_EQ(plan->prefix.size(), blocks.size());
+    for (size_t i = 0; i < plan->prefix.size(); ++i) {
+      SCOPED_TRACE(blocks[i].at("name").dump());
+      EXPECT_EQ(IdsOf(plan->prefix[i], placeholder), ExpandRuns(blocks[i].at("ids")));
+      ExpectPositions(plan->prefix[i].positions, blocks[i].at("natural"));
+      EXPECT_FALSE(plan->prefix[i].unconditional);
+    }
+    ++checked;
+  }
+  EXPECT_GE(checked, 2);
+}
+
+// Every text of the tokenizer's goldens, special tokens in all spellings among them, typed by a user.
+TEST(PlanBuilderTest, UserTextsStayTextInEveryPlace) {
+  const auto builder = MakePlanBuilder(TinyTokenizer());
+  ASSERT_NE(builder, nullptr);
+  const nlohmann::json golden =
+      ReadJsonFile(absl::StrCat(LANCET_TEST_DATA, "/tokenizer_tiny/tokenizer_tiny.json"));
+  const nlohmann::json grid = {1, 2, 2};
+  const auto contains = [](const std::vector<int32_t>& ids, const std::vector<int32_t>& part, size_t begin) {
+    return begin + part.size() <= ids.size() &&
+           std::equal(part.begin(), part.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin));
+  };
+  const size_t before_system = builder->tokenizer().EncodeWithSpecials("<|im_start|>system\n").value().size();
+  for (const nlohmann::json& c : golden.at("cases")) {
+    SCOPED_TRACE(c.at("text").dump());
+    const std::string text = c.at("text").get<std::string>();
+    const auto plain =
+        (c.contains("plain_ids") ? c.at("plain_ids") : c.at("ids")).get<std::vector<int32_t>>();
+    DescribeParams params;
+    params.question = text;
+    params.system_prompt = text;
+    const auto describe = builder->BuildDescribe(1, params, Blank(grid, 28));
+    ASSERT_TRUE(describe.ok()) << describe.status();
+    EXPECT_TRUE(contains(describe->prefix.front().token_ids, plain, before_system));
+    EXPECT_TRUE(contains(describe->prefix.back().token_ids, plain, 0));
+    // The template's own special tokens and no more: two starts, an end before and after.
+    const auto specials = [&](const std::vector<int32_t>& ids) {
+      return std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id >= 1000; });
+    };
+    EXPECT_EQ(specials(describe->prefix.front().token_ids), 3);
+    EXPECT_EQ(specials(describe->prefix.back().token_ids), 2);
+    EditParams edit;
+    edit.instruction = text;
+    const auto edited = builder->BuildEdit(1, edit, Blank(grid, 28), Blank(grid, 16));
+    ASSERT_TRUE(edited.ok()) << edited.status();
+    if (!plain.empty()) {
+      EXPECT_EQ(edited->prefix[3].token_ids, plain);
+    }
+  }
+}
+
+TEST(PlanBuilderTest, TooManyTokensNameTheField) {
+  const auto builder = MakePlanBuilder(TinyTokenizer(), /*max_prompt_tokens=*/60);
+  ASSERT_NE(builder, nullptr);
+  const nlohmann::json grid = {1, 2, 2};
+  EditParams edit;
+  edit.instruction = std::string(500, '!');
+  EXPECT_THAT(builder->BuildEdit(1, edit, Blank(grid, 28), Blank(grid, 16)).status().message(),
+              HasSubstr("instruction: "));
+  DescribeParams question;
+  question.system_prompt = std::string(500, '!');
+  EXPECT_THAT(builder->BuildDescribe(1, question, Blank(grid, 28)).status().message(),
+              HasSubstr("question, system_prompt: "));
 }
 
 }  // namespace

@@ -72,9 +72,9 @@ TEST(ParseGenerateRequestTest, NamesThePromptThatIsNotUtf8) {
 }
 
 TEST(SerializeEventTest, WritesEveryKind) {
-  const auto parse = [](const ImageEvent& event) {
+  const auto parse = [](const ClientEvent& event) {
     v1::GenerateImageResponse message;
-    EXPECT_TRUE(message.ParseFromString(SerializeEvent(event)));
+    EXPECT_TRUE(message.ParseFromString(SerializeGenerateEvent(event)));
     return message;
   };
   EXPECT_EQ(parse(QueuedEvent{3, absl::Milliseconds(1500)}).queued().position(), 3);

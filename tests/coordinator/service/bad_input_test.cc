@@ -59,6 +59,7 @@ std::vector<Case> Cases() {
       {"unknown format", [](R& r) { r.set_output_format(static_cast<v1::ImageFormat>(99)); }, invalid,
        "output_format"},
       {"unknown priority", [](R& r) { r.set_priority(static_cast<v1::Priority>(-3)); }, invalid, "priority"},
+      {"unknown sampler", [](R& r) { r.set_sampler(static_cast<v1::Sampler>(3)); }, invalid, "sampler"},
       {"unknown preview method",
        [](R& r) {
          r.mutable_preview()->set_every_n_steps(1);
@@ -91,6 +92,108 @@ TEST_F(BadInputTest, GetsTheStatusAndTheFieldAndTheNextRequestIsServed) {
     const Outcome next = Generate(GoodRequest());
     EXPECT_TRUE(next.status.ok()) << next.status.error_message();
   }
+}
+
+template <typename Request>
+struct PictureCase {
+  const char* name;
+  std::function<void(Request&)> spoil;
+  const char* message;  // names the field
+};
+
+// A request of the kind whose first image is `file`.
+template <typename Request>
+std::function<void(Request&)> WithFile(std::string file) {
+  return [file = std::move(file)](Request& r) { *r.mutable_images(0) = file; };
+}
+
+// What can be wrong with the picture of either request.
+template <typename Request>
+std::vector<PictureCase<Request>> PictureCases(const std::string& good) {
+  using R = Request;
+  // A PNG header that claims 2001 x 1.
+  std::string wide = good;
+  wide.replace(16, 8, std::string("\0\0\x07\xd1\0\0\0\x01", 8));
+  return {
+      {"no image", [](R& r) { r.clear_images(); }, "images: none"},
+      {"two images", [](R& r) { r.add_images(r.images(0)); }, "images: 2 are given"},
+      {"empty file", WithFile<R>(""), "images:"},
+      {"no picture", WithFile<R>("GIF89a, as it says"), "images:"},
+      {"cut off", WithFile<R>(good.substr(0, good.size() / 2)), "images:"},
+      {"too wide", WithFile<R>(wide), "images:"},
+      {"too many bytes", WithFile<R>(good + std::string(300000, '\0')), "images:"},
+      {"unknown resolution", [](R& r) { r.set_resolution(static_cast<v1::Resolution>(77)); }, "resolution"},
+      {"unknown priority", [](R& r) { r.set_priority(static_cast<v1::Priority>(9)); }, "priority"},
+  };
+}
+
+TEST_F(BadInputTest, EditsGetTheStatusAndTheFieldAndTheNextIsServed) {
+  using R = v1::EditImageRequest;
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<PictureCase<R>> cases = PictureCases<R>(GoodPicture());
+  const std::vector<PictureCase<R>> own = {
+      {"100 kB instruction", [](R& r) { r.set_instruction(std::string(100 << 10, 'x')); }, "instruction"},
+      {"invalid UTF-8", [](R& r) { r.set_instruction("a\xff"); }, "instruction: not valid UTF-8 at byte 1"},
+      {"width alone", [](R& r) { r.clear_height(); }, "height: not set"},
+      {"height alone", [](R& r) { r.clear_width(); }, "width: not set"},
+      {"width 0", [](R& r) { r.set_width(0); }, "width"},
+      {"height 100000", [](R& r) { r.set_height(100000); }, "height"},
+      {"tiny area", [](R& r) { r.set_width(16); }, "width, height"},
+      {"area and resolution", [](R& r) { r.set_resolution(v1::RESOLUTION_IMAGE_256RES); }, "resolution"},
+      {"steps 0", [](R& r) { r.set_num_inference_steps(0); }, "num_inference_steps"},
+      {"NaN guidance", [](R& r) { r.set_guidance_scale(kNan); }, "guidance_scale"},
+      {"NaN shift", [](R& r) { r.set_timestep_shift(kNan); }, "timestep_shift"},
+      {"interval beyond 1", [](R& r) { r.mutable_guidance_interval()->set_end(1.5f); },
+       "guidance_interval.end"},
+      {"unknown sampler", [](R& r) { r.set_sampler(static_cast<v1::Sampler>(3)); }, "sampler"},
+      {"unknown format", [](R& r) { r.set_output_format(static_cast<v1::ImageFormat>(99)); },
+       "output_format"},
+      {"preview every 0", [](R& r) { r.mutable_preview(); }, "preview.every_n_steps"},
+  };
+  cases.insert(cases.end(), own.begin(), own.end());
+  StartServer();
+  StartRanks();
+  for (const PictureCase<R>& c : cases) {
+    SCOPED_TRACE(c.name);
+    R request = GoodEdit();
+    c.spoil(request);
+    const EditOutcome outcome = Edit(request);
+    EXPECT_EQ(outcome.status.error_code(), grpc::INVALID_ARGUMENT) << outcome.status.error_message();
+    EXPECT_THAT(outcome.status.error_message(), HasSubstr(c.message));
+  }
+  EXPECT_TRUE(Edit(GoodEdit()).status.ok());
+}
+
+TEST_F(BadInputTest, QuestionsGetTheStatusAndTheFieldAndTheNextIsServed) {
+  using R = v1::DescribeImageRequest;
+  std::vector<PictureCase<R>> cases = PictureCases<R>(GoodPicture());
+  const std::vector<PictureCase<R>> own = {
+      {"100 kB question", [](R& r) { r.set_question(std::string(100 << 10, 'x')); }, "question"},
+      {"100 kB system prompt", [](R& r) { r.set_system_prompt(std::string(100 << 10, 'x')); },
+       "system_prompt"},
+      {"question not UTF-8", [](R& r) { r.set_question("\xc3"); }, "question: not valid UTF-8"},
+      {"system prompt not UTF-8", [](R& r) { r.set_system_prompt("ab\x80"); },
+       "system_prompt: not valid UTF-8 at byte 2"},
+      {"0 tokens", [](R& r) { r.set_max_new_tokens(0); }, "max_new_tokens"},
+      {"-1 tokens", [](R& r) { r.set_max_new_tokens(-1); }, "max_new_tokens"},
+      {"1025 tokens", [](R& r) { r.set_max_new_tokens(1025); }, "max_new_tokens: 1025 is not from 1 to 1024"},
+      {"temperature -1", [](R& r) { r.set_temperature(-1); }, "temperature"},
+      {"temperature 11", [](R& r) { r.set_temperature(11); }, "temperature"},
+      {"NaN temperature", [](R& r) { r.set_temperature(std::numeric_limits<float>::quiet_NaN()); },
+       "temperature"},
+  };
+  cases.insert(cases.end(), own.begin(), own.end());
+  StartServer();
+  StartRanks();
+  for (const PictureCase<R>& c : cases) {
+    SCOPED_TRACE(c.name);
+    R request = GoodQuestion();
+    c.spoil(request);
+    const TextOutcome outcome = Describe(request);
+    EXPECT_EQ(outcome.status.error_code(), grpc::INVALID_ARGUMENT) << outcome.status.error_message();
+    EXPECT_THAT(outcome.status.error_message(), HasSubstr(c.message));
+  }
+  EXPECT_TRUE(Describe(GoodQuestion()).status.ok());
 }
 
 TEST_F(BadInputTest, BytesThatAreNoRequestAreRefused) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "coordinator/request/image_codec.h"
+#include "coordinator/request/image_decoder.h"
 #include "tests/coordinator/service/service_fixture.h"
 
 namespace lancet {
@@ -62,7 +63,7 @@ TEST_F(ServerTest, AnswersWithEventsInOrderAndTheWholePicture) {
   EXPECT_EQ(result->image().height(), 48);
   EXPECT_EQ(result->image().format(), v1::IMAGE_FORMAT_PNG);
   EXPECT_TRUE(result->timings().has_total());
-  const absl::StatusOr<RgbImage> decoded = DecodePng(result->image().data(), {});
+  const absl::StatusOr<RgbImage> decoded = DecodeImage(result->image().data(), {});
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(decoded->width, 64);
 }
@@ -210,7 +211,7 @@ TEST_F(ServerTest, AKilledRankFailsTheRequestAndARestartedOneServesAgain) {
 
 TEST_F(ServerTest, ARankOfAnotherCheckpointIsRefused) {
   StartServer();
-  FakeRank stranger(worker_address(), 0, "beef", &gate_);
+  FakeRank stranger(worker_address(), 0, "beef", &gate_, /*has_vision=*/true);
   EXPECT_THAT(stranger.Join(), HasSubstr("fingerprint 'beef'"));
   StartRanks();
   EXPECT_TRUE(Generate(GoodRequest()).status.ok());

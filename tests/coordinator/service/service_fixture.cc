@@ -2,38 +2,90 @@
 
 #include <grpcpp/generic/generic_stub.h>
 
+#include <algorithm>
 #include <future>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/request/image_codec.h"
 
 namespace lancet {
 namespace {
 
 constexpr char kFingerprint[] = "f00dfeed";
 
+Positions Counting(int64_t n) {
+  Positions positions;
+  for (int64_t i = 0; i < n; ++i) positions.t.push_back(static_cast<int32_t>(i));
+  positions.h = positions.t;
+  positions.w = positions.t;
+  return positions;
+}
+
+PrefixBlock Visual(PrefixKind kind, int64_t tokens) {
+  PrefixBlock block;
+  block.kind = kind;
+  block.token_ids = {1, 2};
+  block.positions = Counting(tokens + 2);
+  return block;
+}
+
 // One block of a token per byte of the prompt; everything a rank checks is in order.
 absl::StatusOr<RequestPlan> PlanFor(uint64_t id, const GenerateParams& params) {
-  const auto counting = [](int64_t n) {
-    Positions positions;
-    for (int64_t i = 0; i < n; ++i) positions.t.push_back(static_cast<int32_t>(i));
-    positions.h = positions.t;
-    positions.w = positions.t;
-    return positions;
-  };
   RequestPlan plan;
   plan.request_id = id;
   PrefixBlock block;
   block.token_ids.assign(params.prompt.size() + 1, 1);
-  block.positions = counting(static_cast<int64_t>(block.token_ids.size()));
+  block.positions = Counting(static_cast<int64_t>(block.token_ids.size()));
   plan.prefix.push_back(std::move(block));
   plan.target.latent_height = params.height / 16;
   plan.target.latent_width = params.width / 16;
-  plan.target.conditional = counting(plan.target.num_latents() + 2);
+  plan.target.conditional = Counting(plan.target.num_latents() + 2);
   plan.target.unconditional = plan.target.conditional;
   plan.sampler = params.sampler;
   plan.seed = params.seed;
+  return plan;
+}
+
+absl::StatusOr<RequestPlan> PlanForEdit(uint64_t id, const EditParams& params, RgbImage vision,
+                                        RgbImage condition) {
+  GenerateParams drawing;
+  drawing.prompt = params.instruction;
+  drawing.sampler = params.sampler;
+  drawing.seed = params.seed;
+  drawing.width = condition.width;
+  drawing.height = condition.height;
+  absl::StatusOr<RequestPlan> plan = PlanFor(id, drawing);
+  if (!plan.ok()) return plan;
+  plan->prefix.push_back(Visual(PrefixKind::kVision, (vision.width / 28) * (vision.height / 28)));
+  plan->prefix.push_back(Visual(PrefixKind::kLatents, plan->target.num_latents()));
+  plan->sample_condition = params.sample_condition;
+  plan->vision_image = std::move(vision);
+  plan->condition_image = std::move(condition);
+  return plan;
+}
+
+// Ranks answer with the question's bytes, see FakeRank.
+absl::StatusOr<RequestPlan> PlanForDescribe(uint64_t id, const DescribeParams& params, RgbImage vision) {
+  RequestPlan plan;
+  plan.request_id = id;
+  plan.seed = params.seed;
+  plan.prefix.push_back(Visual(PrefixKind::kVision, (vision.width / 28) * (vision.height / 28)));
+  PrefixBlock block;
+  for (const char c : params.question) block.token_ids.push_back(static_cast<uint8_t>(c));
+  block.token_ids.push_back(kByteTokenizerEnd);
+  block.positions = Counting(static_cast<int64_t>(block.token_ids.size()));
+  plan.prefix.push_back(std::move(block));
+  for (PrefixBlock& b : plan.prefix) b.unconditional = false;
+  plan.vision_image = std::move(vision);
+  AnswerParams& answer = plan.answer.emplace();
+  answer.max_new_tokens = params.max_new_tokens;
+  answer.temperature = params.temperature;
+  answer.first_token_id = 10;
+  answer.first_position = 1000;
+  answer.stop_token_id = kByteTokenizerEnd;
+  answer.num_valid_tokens = kByteTokenizerEnd + 1;
   return plan;
 }
 
@@ -69,8 +121,11 @@ void Gate::Close() {
   changed_.notify_all();
 }
 
-FakeRank::FakeRank(const std::string& address, int rank, const std::string& fingerprint, Gate* gate)
-    : rank_(rank), fingerprint_(fingerprint), gate_(gate), thread_([this, address] { Run(address); }) {}
+FakeRank::FakeRank(const std::string& address, int rank, const std::string& fingerprint, Gate* gate,
+                   bool has_vision)
+    : rank_(rank), fingerprint_(fingerprint), gate_(gate), has_vision_(has_vision), thread_([this, address] {
+        Run(address);
+      }) {}
 
 FakeRank::~FakeRank() {
   Kill();
@@ -102,6 +157,11 @@ void FakeRank::Run(const std::string& address) {
   info.set_device("fake");
   info.set_host("here");
   info.set_max_latents(4096);
+  info.set_max_rows(20000);
+  info.set_cache_tokens(100000);
+  info.set_max_requests(8);
+  info.set_has_vision(has_vision_);
+  info.set_max_patches(has_vision_ ? 4096 : 0);
   stream->Write(out);
   v1::ConnectResponse in;
   while (stream->Read(&in)) {
@@ -145,6 +205,14 @@ v1::Done FakeRank::Execute(const v1::Command& command) {
       } else if (work.preview() == v1::WORK_PREVIEW_VAE) {
         FillPicture(plan.seed(), 16 * width, 16 * height, *result.mutable_preview());
       }
+      if (work.kind() == v1::WORK_KIND_ANSWER) {
+        const auto& said = plan.prefix(plan.prefix_size() - 1).token_ids();
+        const int last = std::min(static_cast<int>(said.size()), plan.answer().max_new_tokens()) - 1;
+        if (work.index() <= last) {
+          result.mutable_token()->set_id(said[work.index()]);
+          result.mutable_token()->set_last(work.index() == last);
+        }
+      }
       if (work.kind() == v1::WORK_KIND_DECODE) {
         FillPicture(plan.seed(), 16 * width, 16 * height, *result.mutable_image());
       }
@@ -159,25 +227,29 @@ ServiceFixture::ServiceFixture() = default;
 ServiceFixture::~ServiceFixture() {
   gate_.Close();
   stub_.reset();
+  text_stub_.reset();
   channel_.reset();
   if (dispatcher_ != nullptr) dispatcher_->EndCalls();
   server_.reset();
   ranks_.clear();
   dispatcher_.reset();
   admission_pool_.reset();
+  image_pool_.reset();
 }
 
 void ServiceFixture::StartServer() {
   admission_pool_ = std::make_unique<TaskRunner>(TaskRunner::Options{
       .num_threads = 2, .capacity = 256, .tick_interval = absl::InfiniteDuration(), .tick = nullptr});
+  image_pool_ = std::make_unique<TaskRunner>(TaskRunner::Options{
+      .num_threads = 1, .capacity = 4, .tick_interval = absl::InfiniteDuration(), .tick = nullptr});
   Dispatcher::Options dispatch;
   dispatch.clock = &clock_;
   dispatch.tick_interval = absl::Milliseconds(20);
   dispatch.core.fingerprint = kFingerprint;
   dispatch.core.registry.random = [] { return uint64_t{0x1234}; };
   dispatch.core.registry.group.first_backoff = absl::Milliseconds(20);
-  dispatch.core.on_readiness = [this](bool serving) {
-    readiness_.Set(serving);
+  dispatch.core.on_readiness = [this](bool serving, bool serving_vision) {
+    readiness_.Set(serving, serving_vision);
     const std::lock_guard<std::mutex> lock(ready_mu_);
     ready_ = serving;
     ready_changed_.notify_all();
@@ -190,28 +262,34 @@ void ServiceFixture::StartServer() {
   options.worker_listen = "127.0.0.1:0";
   options.ranks = dispatcher_.get();
   options.readiness = &readiness_;
-  ImageServiceOptions& service = options.image_service;
+  ServiceOptions& services = options.services;
+  IntakeOptions& service = services.intake;
   service.info.card.name = "fake";
   service.info.card.default_size = {32, 32};
   service.info.fingerprint = kFingerprint;
   service.info.quantization = "nvfp4 w4a16";
   service.info.max_queue = 64;
   service.info.server_version = "test";
-  service.planner = PlanFor;
-  service.dispatcher = dispatcher_.get();
-  service.admission_pool = admission_pool_.get();
-  service.readiness = &readiness_;
-  service.clock = &clock_;
+  service.info.has_vision = has_vision;
+  service.info.limits.image = {.max_side = 2000, .max_pixels = 1000000, .max_bytes = 200000};
+  service.planners = {PlanFor, PlanForEdit, PlanForDescribe};
+  service.tokenizer = tokenizer_.get();
+  services.dispatcher = dispatcher_.get();
+  services.admission_pool = admission_pool_.get();
+  services.image_pool = image_pool_.get();
+  services.readiness = &readiness_;
+  services.clock = &clock_;
   service.random = [next = std::make_shared<std::atomic<uint64_t>>(1)] { return (*next)++; };
   auto server = CoordinatorServer::Create(std::move(options));
   ASSERT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
   channel_ = NewChannel();
   stub_ = v1::ImageService::NewStub(channel_);
+  text_stub_ = v1::TextService::NewStub(channel_);
 }
 
 void ServiceFixture::StartRank(int rank) {
-  ranks_[rank] = std::make_unique<FakeRank>(worker_address(), rank, kFingerprint, &gate_);
+  ranks_[rank] = std::make_unique<FakeRank>(worker_address(), rank, kFingerprint, &gate_, has_vision);
 }
 
 void ServiceFixture::StartRanks() {
@@ -243,6 +321,58 @@ v1::GenerateImageRequest ServiceFixture::GoodRequest() {
   request.set_seed(7);
   request.set_num_inference_steps(4);
   return request;
+}
+
+const std::string& ServiceFixture::GoodPicture() {
+  static const std::string file =
+      EncodeImage(RgbImage{40, 30, std::vector<uint8_t>(3 * 40 * 30, 100)}, ImageFormat::kPng).value();
+  return file;
+}
+
+v1::EditImageRequest ServiceFixture::GoodEdit() {
+  v1::EditImageRequest request;
+  request.add_images(GoodPicture());
+  request.set_instruction("make it blue");
+  request.set_seed(7);
+  request.set_num_inference_steps(2);
+  request.set_width(64);
+  request.set_height(64);
+  return request;
+}
+
+v1::DescribeImageRequest ServiceFixture::GoodQuestion() {
+  v1::DescribeImageRequest request;
+  request.add_images(GoodPicture());
+  request.set_question("what?");
+  request.set_resolution(v1::RESOLUTION_IMAGE_256RES);
+  return request;
+}
+
+namespace {
+
+template <typename Outcome, typename Reader>
+Outcome ReadAll(Reader& reader) {
+  Outcome outcome;
+  typename decltype(outcome.events)::value_type event;
+  while (reader.Read(&event)) outcome.events.push_back(event);
+  outcome.status = reader.Finish();
+  return outcome;
+}
+
+}  // namespace
+
+ServiceFixture::EditOutcome ServiceFixture::Edit(const v1::EditImageRequest& request) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  const auto reader = stub_->EditImage(&context, request);
+  return ReadAll<EditOutcome>(*reader);
+}
+
+ServiceFixture::TextOutcome ServiceFixture::Describe(const v1::DescribeImageRequest& request) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  const auto reader = text_stub_->DescribeImage(&context, request);
+  return ReadAll<TextOutcome>(*reader);
 }
 
 ServiceFixture::Outcome ServiceFixture::Generate(const v1::GenerateImageRequest& request) {

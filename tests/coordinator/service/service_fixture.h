@@ -21,6 +21,7 @@
 #include "coordinator/service/server.h"
 #include "lancet/v1/lancet.grpc.pb.h"
 #include "lancet/v1/worker.grpc.pb.h"
+#include "tests/coordinator/testing/byte_tokenizer.h"
 
 namespace lancet {
 
@@ -48,7 +49,7 @@ class Gate {
 // One rank: connects, registers, executes. Its thread ends when the stream does.
 class FakeRank {
  public:
-  FakeRank(const std::string& address, int rank, const std::string& fingerprint, Gate* gate);
+  FakeRank(const std::string& address, int rank, const std::string& fingerprint, Gate* gate, bool has_vision);
   ~FakeRank();
 
   // Breaks the stream off, as a killed process does.
@@ -65,6 +66,7 @@ class FakeRank {
   const int rank_;
   const std::string fingerprint_;
   Gate* const gate_;
+  const bool has_vision_;
   grpc::ClientContext context_;
   std::map<uint64_t, v1::RequestPlan> admitted_;
   std::atomic<size_t> num_admitted_{0};
@@ -83,11 +85,21 @@ class ServiceFixture : public ::testing::Test {
     }
   };
 
+  struct EditOutcome {
+    grpc::Status status;
+    std::vector<v1::EditImageResponse> events;
+  };
+  struct TextOutcome {
+    grpc::Status status;
+    std::vector<v1::DescribeImageResponse> events;
+  };
+
   ServiceFixture();
   ~ServiceFixture() override;
 
   // Before StartServer: changes what is not default.
   std::function<void(Dispatcher::Options&)> adjust;
+  bool has_vision = true;
 
   void StartServer();
   // Two ranks; returns when the server is ready.
@@ -100,6 +112,12 @@ class ServiceFixture : public ::testing::Test {
   std::shared_ptr<grpc::Channel> NewChannel(grpc::ChannelArguments arguments = {}) const;
 
   static v1::GenerateImageRequest GoodRequest();
+  static const std::string& GoodPicture();  // a PNG file of 40 x 30
+  static v1::EditImageRequest GoodEdit();
+  // The fake ranks answer a question with its own bytes.
+  static v1::DescribeImageRequest GoodQuestion();
+  EditOutcome Edit(const v1::EditImageRequest& request);
+  TextOutcome Describe(const v1::DescribeImageRequest& request);
   Outcome Generate(const v1::GenerateImageRequest& request);
   // Until a good request succeeds; OK if it did within patience.
   grpc::Status GenerateUntilOk();
@@ -112,12 +130,15 @@ class ServiceFixture : public ::testing::Test {
   std::mutex ready_mu_;
   std::condition_variable ready_changed_;
   bool ready_ = false;  // guarded by ready_mu_
+  const std::unique_ptr<Tokenizer> tokenizer_ = ByteTokenizer();
   std::unique_ptr<TaskRunner> admission_pool_;
+  std::unique_ptr<TaskRunner> image_pool_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<CoordinatorServer> server_;
   std::map<int, std::unique_ptr<FakeRank>> ranks_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::ImageService::Stub> stub_;
+  std::unique_ptr<v1::TextService::Stub> text_stub_;
 };
 
 }  // namespace lancet

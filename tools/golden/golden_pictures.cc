@@ -1,5 +1,5 @@
-// End to end: prompt to tokens, tokens to velocities and latents, latents to pixels, with the case's start
-// noise.
+// End to end: prompt and picture to tokens and features, those to velocities and latents, latents to pixels,
+// with the case's start noise.
 
 #include <algorithm>
 #include <cmath>
@@ -9,82 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "coordinator/request/image_codec.h"
-#include "coordinator/request/plan_builder.h"
-#include "coordinator/request/unicode.h"
+#include "tools/golden/golden_plan.h"
+#include "tools/golden/golden_recorder.h"
 #include "tools/golden/golden_runs.h"
 #include "worker/loader/shard_plan.h"
 
 namespace lancet {
 namespace {
-
-std::vector<double> Widen(ConstMatrixView<bf16> m) {
-  std::vector<double> values;
-  values.reserve(m.rows * m.cols);
-  for (int64_t r = 0; r < m.rows; ++r) {
-    for (int64_t c = 0; c < m.cols; ++c) values.push_back(ToFloat(m.row(r)[c]));
-  }
-  return values;
-}
-
-// Records one rank's view of a run.
-class Recorder final : public EngineTrace {
- public:
-  explicit Recorder(std::vector<bf16> noise) : noise_(std::move(noise)) {}
-
-  std::optional<std::vector<bf16>> StartNoise(uint64_t /*request_id*/) override { return noise_; }
-  void OnCache(uint64_t /*request_id*/, bool conditional, ConstMatrixView<bf16> keys,
-               ConstMatrixView<bf16> values) override {
-    (conditional ? cond_keys : uncond_keys) = Widen(keys);
-    (conditional ? cond_values : uncond_values) = Widen(values);
-  }
-  void OnVelocity(uint64_t /*request_id*/, int32_t step, bool conditional,
-                  ConstMatrixView<bf16> velocity) override {
-    if (step == 0) (conditional ? v_cond : v_uncond) = Widen(velocity);
-  }
-  void OnLatents(uint64_t /*request_id*/, int32_t /*steps_done*/, ConstMatrixView<bf16> now) override {
-    final_latents.assign(now.data, now.data + now.rows * now.cols);
-    const std::vector<double> values = Widen(now);
-    latents.insert(latents.end(), values.begin(), values.end());
-  }
-
-  std::vector<double> cond_keys, cond_values, uncond_keys, uncond_values;
-  std::vector<double> v_cond, v_uncond;
-  std::vector<double> latents;      // of all steps
-  std::vector<bf16> final_latents;  // of the last one
-
- private:
-  const std::vector<bf16> noise_;
-};
-
-absl::StatusOr<RequestPlan> BuildPlan(const GoldenContext& context, const nlohmann::json& golden) {
-  const CheckpointPaths& paths = context.checkpoint.paths();
-  LANCET_ASSIGN_OR_RETURN(auto tokenizer,
-                          Tokenizer::Load({paths.vocab, paths.merges, paths.tokenizer_config}));
-  LANCET_ASSIGN_OR_RETURN(const auto builder,
-                          PlanBuilder::Create({context.checkpoint.config(), std::move(tokenizer), 1 << 20}));
-  GenerateParams params;
-  params.prompt = std::string(StripWhitespace(golden.value("prompt", "")));
-  params.height = golden.value("height", 0);
-  params.width = golden.value("width", 0);
-  params.sampler.num_steps = golden.value("steps", 30);
-  params.sampler.timestep_shift = golden.value("shift", params.sampler.timestep_shift);
-  params.sampler.guidance_scale = golden.value("cfg", params.sampler.guidance_scale);
-  return builder->Build(1, params);
-}
-
-int64_t CountWrongIds(const RequestPlan& plan, const ModelConfig& config,
-                      const std::vector<int32_t>& expected) {
-  std::vector<int32_t> ids;
-  for (const PrefixBlock& block : plan.prefix)
-    ids.insert(ids.end(), block.token_ids.begin(), block.token_ids.end());
-  ids.push_back(plan.target.start_token_id);
-  ids.insert(ids.end(), plan.target.num_latents(), config.video_token_id);
-  ids.push_back(plan.target.end_token_id);
-  ids.push_back(config.eos_token_id);
-  int64_t wrong = std::abs(static_cast<int64_t>(ids.size()) - static_cast<int64_t>(expected.size()));
-  for (size_t i = 0; i < std::min(ids.size(), expected.size()); ++i) wrong += ids[i] != expected[i] ? 1 : 0;
-  return wrong;
-}
 
 // [tokens, kv heads, head_dim] of all heads from the ranks' shares.
 std::vector<double> JoinHeads(const GoldenContext& context,
@@ -130,14 +61,11 @@ absl::Status ComparePng(const GoldenContext& context, const std::string& case_na
 
 }  // namespace
 
-absl::Status RunTextToImageCase(const GoldenContext& context, const std::string& case_name) {
+absl::Status RunPictureCase(const GoldenContext& context, const std::string& case_name) {
   LANCET_ASSIGN_OR_RETURN(const nlohmann::json golden, context.folder.Json(case_name));
   LANCET_ASSIGN_OR_RETURN(const auto dict, context.folder.Tensors(case_name));
-  LANCET_ASSIGN_OR_RETURN(const RequestPlan plan, BuildPlan(context, golden));
-  LANCET_ASSIGN_OR_RETURN(const std::vector<int32_t> expected_ids, ExpandRuns(golden["token_ids"]));
-  context.report.AddExact(case_name, "token ids",
-                          CountWrongIds(plan, context.checkpoint.config(), expected_ids),
-                          static_cast<int64_t>(expected_ids.size()));
+  LANCET_ASSIGN_OR_RETURN(const RequestPlan plan, BuildGoldenPlan(context, case_name, golden));
+  LANCET_RETURN_IF_ERROR(CompareTokenIds(context, case_name, golden, plan));
 
   LANCET_ASSIGN_OR_RETURN(const TensorView noise, GetChecked(*dict, "noise", DType::kBf16,
                                                              {plan.target.num_latents(), kLatentChannels}));
@@ -148,7 +76,7 @@ absl::Status RunTextToImageCase(const GoldenContext& context, const std::string&
         std::vector<bf16>(noise.as<bf16>(), noise.as<bf16>() + noise.num_elements())));
     traces.push_back(recorders.back().get());
   }
-  LANCET_ASSIGN_OR_RETURN(const RgbImage image, context.engines.Run(plan, traces));
+  LANCET_ASSIGN_OR_RETURN(const std::vector<WorkResult> results, context.engines.Run(plan, traces));
   const Recorder& first = *recorders[0];
   for (const auto& recorder : recorders) {
     if (recorder->final_latents != first.final_latents) {
@@ -164,6 +92,12 @@ absl::Status RunTextToImageCase(const GoldenContext& context, const std::string&
     CompareRms(context, case_name, "kv.uncond.v", JoinHeads(context, recorders, &Recorder::uncond_values),
                *dict);
   }
+  if (dict->Contains("fp64.vit_features")) {
+    CompareRms(context, case_name, "vit_features", first.features, *dict);
+  }
+  if (dict->Contains("fp64.source_latents")) {
+    CompareRms(context, case_name, "source_latents", first.condition, *dict);
+  }
   CompareRms(context, case_name, "v_cond", first.v_cond, *dict);
   if (dict->Contains("fp64.v_uncond")) CompareRms(context, case_name, "v_uncond", first.v_uncond, *dict);
   CompareRms(context, case_name, "latents", first.latents, *dict);
@@ -176,7 +110,7 @@ absl::Status RunTextToImageCase(const GoldenContext& context, const std::string&
                                           plan.target.latent_width));
     CompareRms(context, case_name, "pixels", pixels, *dict);
   }
-  return ComparePng(context, case_name, golden, image);
+  return ComparePng(context, case_name, golden, results.back().image.value_or(RgbImage{}));
 }
 
 }  // namespace lancet
