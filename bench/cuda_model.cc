@@ -29,7 +29,7 @@ namespace lancet {
 namespace {
 
 // What an H100 reached on large shapes: the floors are these rates.
-constexpr double kBf16Rate = 778e12;   // 8192^3 product
+constexpr double kBf16Rate = 778e12;    // 8192^3 product
 constexpr double kBandwidth = 3.06e12;  // device-to-device copy, read + written
 
 constexpr int64_t kPrefix = 64;  // tokens of a prompt with its template
@@ -51,13 +51,15 @@ class ModelBench {
     const auto model = RandomModel::Trunk(config);
     const CudaProducts products = options.fp8 ? CudaProducts::kFp8 : CudaProducts::kBf16;
     const absl::Time start = absl::Now();
-    LANCET_ASSIGN_OR_RETURN(CudaTrunkWeights weights,
-                            CudaTrunkWeights::Load(*bench->ctx_, *model, config, plan, products, /*with_head=*/true));
+    LANCET_ASSIGN_OR_RETURN(
+        CudaTrunkWeights weights,
+        CudaTrunkWeights::Load(*bench->ctx_, *model, config, plan, products, /*with_head=*/true));
     std::cout << absl::StrFormat("%s, %s, weights %.2f GB on the device, loaded in %.1f s\n",
                                  bench->ctx_->description(), options.fp8 ? "w4a8" : "w4a16",
-                                 static_cast<double>(weights.resident_bytes()) * 1e-9, Milliseconds(start) * 1e-3);
-    LANCET_ASSIGN_OR_RETURN(bench->trunk_, CudaTrunk::Create(*bench->ctx_, config, std::move(weights), products,
-                                                             2 * (kMaxLatents + 2), 64));
+                                 static_cast<double>(weights.resident_bytes()) * 1e-9,
+                                 Milliseconds(start) * 1e-3);
+    LANCET_ASSIGN_OR_RETURN(bench->trunk_, CudaTrunk::Create(*bench->ctx_, config, std::move(weights),
+                                                             products, 2 * (kMaxLatents + 2), 64));
     const auto vae = RandomModel::VaeDecoder();
     VaeDecoderOptions vae_options;
     vae_options.max_latents = kMaxLatents;
@@ -67,15 +69,18 @@ class ModelBench {
     const LatentPositionTable table(config.hidden_size, config.max_latent_side);
     LANCET_ASSIGN_OR_RETURN(bench->table_, DeviceArray<bf16>::CopyOf(table.by_position(), ctx.stream()));
     LANCET_ASSIGN_OR_RETURN(bench->table_w_, DeviceArray<bf16>::CopyOf(table.by_position_w(), ctx.stream()));
-    bench->positions_ = {bench->table_.data(), bench->table_w_.data(), config.max_latent_side, table.extent_th()};
+    bench->positions_ = {bench->table_.data(), bench->table_w_.data(), config.max_latent_side,
+                         table.extent_th()};
     const int64_t values = kMaxLatents * kLatentChannels;
     std::vector<bf16> noise(values);
-    for (int64_t i = 0; i < values; ++i) noise[i] = ToBf16(static_cast<float>(i * 2654435761u % 4001) * 0.001f - 2.0f);
+    for (int64_t i = 0; i < values; ++i)
+      noise[i] = ToBf16(static_cast<float>(i * 2654435761u % 4001) * 0.001f - 2.0f);
     LANCET_ASSIGN_OR_RETURN(bench->latents_, DeviceArray<bf16>::CopyOf(noise, ctx.stream()));
     LANCET_ASSIGN_OR_RETURN(bench->velocity_, DeviceArray<bf16>::Create(2 * values));
     LANCET_ASSIGN_OR_RETURN(bench->normed_, DeviceArray<bf16>::Create(kMaxLatents * config.hidden_size));
-    LANCET_ASSIGN_OR_RETURN(bench->time_, DeviceArray<bf16>::CopyOf(
-                                              absl::MakeConstSpan(noise).subspan(0, config.hidden_size), ctx.stream()));
+    LANCET_ASSIGN_OR_RETURN(
+        bench->time_,
+        DeviceArray<bf16>::CopyOf(absl::MakeConstSpan(noise).subspan(0, config.hidden_size), ctx.stream()));
     const std::vector<int32_t> ids(4096, 7);
     LANCET_ASSIGN_OR_RETURN(bench->ids_, DeviceArray<int32_t>::CopyOf(ids, ctx.stream()));
     const std::vector<float> dt = {0.01f};
@@ -106,7 +111,8 @@ class ModelBench {
   Positions Line(int64_t count) const {
     Positions positions;
     for (int64_t i = 0; i < count; ++i) {
-      for (auto* axis : {&positions.t, &positions.h, &positions.w}) axis->push_back(static_cast<int32_t>(i % 100));
+      for (auto* axis : {&positions.t, &positions.h, &positions.w})
+        axis->push_back(static_cast<int32_t>(i % 100));
     }
     return positions;
   }
@@ -133,22 +139,24 @@ class ModelBench {
         cuda::AddTimeAndPosition(time_.data(), positions_, n, side, hidden, gen, ctx_->stream()));
     const int copies = unconditional != nullptr ? 2 : 1;
     if (copies == 2) {
-      LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(gen + n * hidden, gen, static_cast<size_t>(n * hidden) * sizeof(bf16),
+      LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(gen + n * hidden, gen,
+                                                  static_cast<size_t>(n * hidden) * sizeof(bf16),
                                                   cudaMemcpyDeviceToDevice, ctx_->stream()));
     }
     LANCET_RETURN_IF_ERROR(trunk_->Forward(pass));
     for (int k = 0; k < copies; ++k) {
       cuda::RowOutput output;
       output.bf16_rows = normed_.data();
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(gen + k * n * hidden, hidden, trunk_->weights().gen_norm.data(), 1e-6f,
-                                                n, hidden, output, ctx_->stream()));
-      LANCET_RETURN_IF_ERROR(
-          trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n, velocity_.data() + k * n * kLatentChannels));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(gen + k * n * hidden, hidden,
+                                                trunk_->weights().gen_norm.data(), 1e-6f, n, hidden, output,
+                                                ctx_->stream()));
+      LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n,
+                                           velocity_.data() + k * n * kLatentChannels));
     }
     const int64_t values = n * kLatentChannels;
     if (copies == 2) {
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(4.0f, velocity_.data() + values, values, velocity_.data(),
-                                                      norms_.data(), ctx_->stream()));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(4.0f, velocity_.data() + values, values,
+                                                      velocity_.data(), norms_.data(), ctx_->stream()));
     }
     LANCET_CUDA_RETURN_IF_ERROR(
         cuda::EulerStep(velocity_.data(), dt_.data(), values, latents_.data(), ctx_->stream()));
@@ -182,7 +190,8 @@ class ModelBench {
         if (repetition > 0 && step < kGuidedSteps) pairs.push_back(Milliseconds(begin));
       }
       const absl::Time decode = absl::Now();
-      LANCET_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(clean_.data(), 0, static_cast<size_t>(clean_.bytes()), ctx_->stream()));
+      LANCET_CUDA_RETURN_IF_ERROR(
+          cudaMemsetAsync(clean_.data(), 0, static_cast<size_t>(clean_.bytes()), ctx_->stream()));
       LANCET_RETURN_IF_ERROR(vae_->DecodePicture(clean_.data(), side, side).status());
       if (repetition > 0) {
         decodes.push_back(Milliseconds(decode));
@@ -196,7 +205,8 @@ class ModelBench {
     const double flop = 2.0 * WeightsPerRow() * rows + attention;
     const double pair = pairs[pairs.size() / 2];
     std::cout << absl::StrFormat(
-        "%4d x %-4d pair %7.2f ms (floor %6.2f ms at 778 TFLOP/s, %3.0f TFLOP/s reached), picture %7.3f s, decode %6.2f ms\n",
+        "%4d x %-4d pair %7.2f ms (floor %6.2f ms at 778 TFLOP/s, %3.0f TFLOP/s reached), picture %7.3f s, "
+        "decode %6.2f ms\n",
         side * kPixelsPerLatent, side * kPixelsPerLatent, pair, flop / kBf16Rate * 1e3, flop / pair * 1e-9,
         whole[whole.size() / 2] * 1e-3, decodes[decodes.size() / 2]);
     return absl::OkStatus();
@@ -207,10 +217,11 @@ class ModelBench {
     const int64_t kv_cols = config_.num_kv_heads * config_.head_dim;
     std::vector<CudaKvCache> caches;
     for (int i = 0; i < sequences; ++i) {
-      LANCET_ASSIGN_OR_RETURN(caches.emplace_back(), CudaKvCache::Create(config_.num_layers, kKeys + 300, kv_cols));
-      LANCET_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(caches.back().data(), 0,
-                                                  static_cast<size_t>(config_.num_layers * caches.back().layer_stride()) * 2,
-                                                  ctx_->stream()));
+      LANCET_ASSIGN_OR_RETURN(caches.emplace_back(),
+                              CudaKvCache::Create(config_.num_layers, kKeys + 300, kv_cols));
+      LANCET_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(
+          caches.back().data(), 0, static_cast<size_t>(config_.num_layers * caches.back().layer_stride()) * 2,
+          ctx_->stream()));
       caches.back().Advance(kKeys);
     }
     CudaHandle<cudaGraphExec_t, cudaGraphExecDestroy> graph;
@@ -260,9 +271,11 @@ class ModelBench {
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];
     // Codes and bf16 scales of one expert, and the output head.
-    const double bytes = WeightsPerRow() * 0.625 + 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
-    std::cout << absl::StrFormat("answers, %d sequences after %d tokens: %.3f ms a token, %.0f tokens/s (floor %.3f ms)\n",
-                                 sequences, kKeys, median, sequences / median * 1e3, bytes / kBandwidth * 1e3);
+    const double bytes =
+        WeightsPerRow() * 0.625 + 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
+    std::cout << absl::StrFormat(
+        "answers, %d sequences after %d tokens: %.3f ms a token, %.0f tokens/s (floor %.3f ms)\n", sequences,
+        kKeys, median, sequences / median * 1e3, bytes / kBandwidth * 1e3);
     return absl::OkStatus();
   }
 

@@ -1,5 +1,5 @@
-// The released model's sizes on a CUDA device, with random weights: a table of what pictures and answers cost beside their
-// floors.
+// The released model's sizes on a CUDA device, with random weights: a table of what pictures and answers cost
+// beside their floors.
 #pragma once
 
 #include "absl/status/status.h"
@@ -7,7 +7,7 @@
 namespace lancet {
 
 struct CudaModelBenchOptions {
-  bool fp8 = false;    // w4a8 instead of w4a16
+  bool fp8 = false;  // w4a8 instead of w4a16
   int repetitions = 3;
 };
 

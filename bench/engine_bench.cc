@@ -32,8 +32,9 @@
 #include "worker/model/transformer.h"
 #include "worker/model/vae/vae_encoder.h"
 
-ABSL_FLAG(std::string, device, "cpu",
-          "cpu, or cuda: the whole release-sized model with random weights on a CUDA device, without a checkpoint");
+ABSL_FLAG(
+    std::string, device, "cpu",
+    "cpu, or cuda: the whole release-sized model with random weights on a CUDA device, without a checkpoint");
 ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied on a CUDA device: w4a16 or w4a8");
 ABSL_FLAG(int, threads, 1, "compute threads");
 ABSL_FLAG(int, steps, 30, "denoise steps of the picture");
@@ -243,7 +244,8 @@ absl::Status BenchLayer() {
     }
     const int64_t latents = int64_t{side / kPixelsPerLatent} * (side / kPixelsPerLatent);
     const RandomStateDict dict = MakeRelease(config);
-    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights, TrunkWeights::Load(*ctx, dict, config, plan, /*with_head=*/false));
+    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights,
+                            TrunkWeights::Load(*ctx, dict, config, plan, /*with_head=*/false));
     Transformer transformer(*ctx, config, plan, std::move(weights), 2 * (latents + 2));
     LANCET_ASSIGN_OR_RETURN(const auto collective,
                             SingleRankCollective::Create(transformer.reduce_capacity()));

@@ -73,7 +73,9 @@ void RandomModel::AddLinear(const std::string& base, int64_t rows, int64_t cols,
 std::unique_ptr<RandomModel> RandomModel::Trunk(const ModelConfig& c) {
   auto model = std::make_unique<RandomModel>();
   const int64_t kv = c.num_kv_heads * c.head_dim;
-  const auto norm = [&](const std::string& name, int64_t size) { model->Add(name, DType::kBf16, {size}, 0.9f, 1.1f); };
+  const auto norm = [&](const std::string& name, int64_t size) {
+    model->Add(name, DType::kBf16, {size}, 0.9f, 1.1f);
+  };
   const auto dense = [&](const std::string& base, int64_t rows, int64_t cols) {
     const float spread = 1.0f / std::sqrt(static_cast<float>(cols));
     model->Add(base + ".weight", DType::kBf16, {rows, cols}, -spread, spread);
@@ -149,7 +151,8 @@ bool RandomModel::Contains(absl::string_view name) const { return tensors_.conta
 
 absl::StatusOr<TensorView> RandomModel::Get(absl::string_view name) const {
   const auto it = tensors_.find(FirstLayer(name));
-  if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", name, " among the random weights"));
+  if (it == tensors_.end())
+    return absl::NotFoundError(absl::StrCat("no tensor ", name, " among the random weights"));
   return it->second.view;
 }
 

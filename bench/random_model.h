@@ -1,4 +1,5 @@
-// A model of the release's sizes with random weights, made in memory: for measurements where there is no checkpoint.
+// A model of the release's sizes with random weights, made in memory: for measurements where there is no
+// checkpoint.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@ namespace lancet {
 
 ModelConfig ReleaseConfig();
 
-// Tensors of plausible size. All layers of the trunk share one layer's tensors, so that a model costs little to make; who
-// loads it copies them apart.
+// Tensors of plausible size. All layers of the trunk share one layer's tensors, so that a model costs little
+// to make; who loads it copies them apart.
 class RandomModel final : public StateDict {
  public:
   // Both experts of a layer, embeddings, head and adapters.

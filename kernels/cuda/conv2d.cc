@@ -47,16 +47,17 @@ absl::StatusOr<CudaConv2d> CudaConv2d::Create(const CudaContext& ctx, const Cuda
   if ((shape.kernel != 1 && shape.kernel != 3) ||
       static_cast<int64_t>(weight.size()) != shape.out_channels * shape.in_channels * area ||
       static_cast<int64_t>(bias.size()) != shape.out_channels) {
-    return absl::InvalidArgumentError(absl::StrCat("convolution of ", shape.in_channels, " to ", shape.out_channels,
-                                                   " channels, kernel ", shape.kernel, ": ", weight.size(),
-                                                   " weights and ", bias.size(), " biases"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("convolution of ", shape.in_channels, " to ", shape.out_channels, " channels, kernel ",
+                     shape.kernel, ": ", weight.size(), " weights and ", bias.size(), " biases"));
   }
   CudaConv2d conv(ctx, shape);
   std::vector<bf16> reordered(weight.size());
   for (int64_t o = 0; o < shape.out_channels; ++o) {
     for (int64_t i = 0; i < shape.in_channels; ++i) {
       for (int64_t k = 0; k < area; ++k) {
-        reordered[(o * area + k) * shape.in_channels + i] = ToBf16(weight[(o * shape.in_channels + i) * area + k]);
+        reordered[(o * area + k) * shape.in_channels + i] =
+            ToBf16(weight[(o * shape.in_channels + i) * area + k]);
       }
     }
   }
@@ -80,21 +81,21 @@ absl::Status CudaConv2d::Forward(const bf16* x, int64_t height, int64_t width, c
     LANCET_RETURN_IF_ERROR(SetMap(fresh->bias, shape_.out_channels, 1, 1));
     LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateFilterDescriptor(fresh->weight.receive()));
     const int side = static_cast<int>(shape_.kernel);
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetFilter4dDescriptor(fresh->weight.get(), CUDNN_DATA_BFLOAT16, CUDNN_TENSOR_NHWC,
-                                                            static_cast<int>(shape_.out_channels),
-                                                            static_cast<int>(shape_.in_channels), side, side));
+    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetFilter4dDescriptor(
+        fresh->weight.get(), CUDNN_DATA_BFLOAT16, CUDNN_TENSOR_NHWC, static_cast<int>(shape_.out_channels),
+        static_cast<int>(shape_.in_channels), side, side));
     LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateConvolutionDescriptor(fresh->convolution.receive()));
     const int pad = side / 2;
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetConvolution2dDescriptor(fresh->convolution.get(), pad, pad, 1, 1, 1, 1,
-                                                                 CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
+    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetConvolution2dDescriptor(
+        fresh->convolution.get(), pad, pad, 1, 1, 1, 1, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
     LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetConvolutionMathType(fresh->convolution.get(), CUDNN_TENSOR_OP_MATH));
     LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateActivationDescriptor(fresh->identity.receive()));
-    LANCET_CUDNN_RETURN_IF_ERROR(
-        cudnnSetActivationDescriptor(fresh->identity.get(), CUDNN_ACTIVATION_IDENTITY, CUDNN_NOT_PROPAGATE_NAN, 0.0));
+    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetActivationDescriptor(
+        fresh->identity.get(), CUDNN_ACTIVATION_IDENTITY, CUDNN_NOT_PROPAGATE_NAN, 0.0));
     size_t bytes = 0;
-    LANCET_CUDNN_RETURN_IF_ERROR(
-        cudnnGetConvolutionForwardWorkspaceSize(ctx_->cudnn(), fresh->x.get(), fresh->weight.get(),
-                                                fresh->convolution.get(), fresh->y.get(), kAlgorithm, &bytes));
+    LANCET_CUDNN_RETURN_IF_ERROR(cudnnGetConvolutionForwardWorkspaceSize(
+        ctx_->cudnn(), fresh->x.get(), fresh->weight.get(), fresh->convolution.get(), fresh->y.get(),
+        kAlgorithm, &bytes));
     // The context's workspace serves nearly all: calls are ordered by the stream.
     if (static_cast<int64_t>(bytes) > CudaContext::kWorkspaceBytes) {
       LANCET_ASSIGN_OR_RETURN(fresh->workspace, DeviceArray<uint8_t>::Create(static_cast<int64_t>(bytes)));
@@ -106,12 +107,14 @@ absl::Status CudaConv2d::Forward(const bf16* x, int64_t height, int64_t width, c
   const float addend_scale = addend != nullptr ? 1.0f : 0.0f;
   return CudnnStatus(
       cudnnConvolutionBiasActivationForward(
-          ctx_->cudnn(), &one, plan->x.get(), x, plan->weight.get(), weight_.data(), plan->convolution.get(), kAlgorithm,
-          own ? static_cast<void*>(plan->workspace.data()) : ctx_->workspace(),
-          own ? static_cast<size_t>(plan->workspace.bytes()) : static_cast<size_t>(CudaContext::kWorkspaceBytes),
+          ctx_->cudnn(), &one, plan->x.get(), x, plan->weight.get(), weight_.data(), plan->convolution.get(),
+          kAlgorithm, own ? static_cast<void*>(plan->workspace.data()) : ctx_->workspace(),
+          own ? static_cast<size_t>(plan->workspace.bytes())
+              : static_cast<size_t>(CudaContext::kWorkspaceBytes),
           &addend_scale, plan->y.get(), addend != nullptr ? addend : y, plan->bias.get(), bias_.data(),
           plan->identity.get(), plan->y.get(), y),
-      absl::StrCat("convolution of ", height, " x ", width, ", ", shape_.in_channels, " to ", shape_.out_channels));
+      absl::StrCat("convolution of ", height, " x ", width, ", ", shape_.in_channels, " to ",
+                   shape_.out_channels));
 }
 
 }  // namespace lancet

@@ -1,4 +1,5 @@
-// 2-D convolution of one [height, width, channels] bf16 map through cuDNN, with bias and, if wanted, an addend.
+// 2-D convolution of one [height, width, channels] bf16 map through cuDNN, with bias and, if wanted, an
+// addend.
 #pragma once
 
 #include <cudnn.h>
@@ -34,8 +35,8 @@ class CudaConv2d {
 
   const CudaConvShape& shape() const { return shape_; }
 
-  // y = conv(x) + bias (+ addend), sums in f32, rounded once. x: [height, width, in], y and addend: [height, width, out]; y
-  // may be the addend. Plans are made per map size and kept.
+  // y = conv(x) + bias (+ addend), sums in f32, rounded once. x: [height, width, in], y and addend: [height,
+  // width, out]; y may be the addend. Plans are made per map size and kept.
   absl::Status Forward(const bf16* x, int64_t height, int64_t width, const bf16* addend, bf16* y);
 
  private:

@@ -195,9 +195,9 @@ __device__ __forceinline__ Vec8 Unpack(const uint4& raw) {
 
 __device__ __forceinline__ uint4 LoadRaw(const bf16* p) { return *reinterpret_cast<const uint4*>(p); }
 
-// Copies x into shared memory, normalised if asked. All threads work on a row together, so that one row is as fast as
-// eight, and a row's sum of squares is formed in the same order whatever comes with it. Loads of a thread are issued
-// together: what this costs is their latency.
+// Copies x into shared memory, normalised if asked. All threads work on a row together, so that one row is as
+// fast as eight, and a row's sum of squares is formed in the same order whatever comes with it. Loads of a
+// thread are issued together: what this costs is their latency.
 template <int kWarps>
 __device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* staged, int64_t staged_cols,
                                                  float (*square_sums)[kMaxFewRows]) {
@@ -292,7 +292,8 @@ class PanelReader {
  public:
   static constexpr int kAhead = Source::kUnroll;
 
-  __device__ __forceinline__ explicit PanelReader(const FewRowsArgs& p) : groups_(PanelWeights::Groups(p.cols)) {}
+  __device__ __forceinline__ explicit PanelReader(const FewRowsArgs& p)
+      : groups_(PanelWeights::Groups(p.cols)) {}
 
   // Starts on panel `first`, and on `first + distance` if there are two.
   __device__ __forceinline__ void Start(const FewRowsArgs& p, int64_t first, int64_t distance) {
@@ -373,8 +374,8 @@ __global__ void __launch_bounds__(kWarps * 32, BlocksPerMultiprocessor<Source, k
   const int lane = threadIdx.x % 32;
   PanelReader<Source, kWarps, kPanels> reader(p);
   reader.Start(p, blockIdx.x, outputs);
-  // The kernel after may start its own first loads; those above touch weights only, what follows reads what the kernel
-  // before wrote.
+  // The kernel after may start its own first loads; those above touch weights only, what follows reads what
+  // the kernel before wrote.
   device::LetKernelAfterStart();
   device::WaitForKernelBefore();
   StageActivations<kWarps>(p, staged, staged_cols, square_sums);
@@ -385,7 +386,7 @@ __global__ void __launch_bounds__(kWarps * 32, BlocksPerMultiprocessor<Source, k
     reader.Multiply(p, staged, staged_cols, sums);
     if (panel + gridDim.x < outputs) reader.Start(p, panel + gridDim.x, outputs);
 
-    // Sums over the warps, in their order. Thread i < 128 gets output row i / 8 of the panel, token i % 8.
+      // Sums over the warps, in their order. Thread i < 128 gets output row i / 8 of the panel, token i % 8.
 #pragma unroll
     for (int k = 0; k < kPanels; ++k) {
       float* mine = partial[parity][warp][k] + lane / 4 * 8 + lane % 4 * 2;

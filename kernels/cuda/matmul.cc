@@ -75,7 +75,8 @@ absl::StatusOr<MatmulPlans::Plan*> MatmulPlans::PlanFor(const MatmulShape& shape
   const auto found = plans_.find(shape.Key());
   if (found != plans_.end()) return found->second.get();
   LANCET_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, Ask(shape, args));
-  // Sums are formed alike within a family of kernels, not between families: all numbers of rows of a weight take one.
+  // Sums are formed alike within a family of kernels, not between families: all numbers of rows of a weight
+  // take one.
   MatmulShape usual = shape;
   usual.tokens = kFamilyTokens;
   auto family = families_.find(usual.Key());
@@ -88,13 +89,14 @@ absl::StatusOr<MatmulPlans::Plan*> MatmulPlans::PlanFor(const MatmulShape& shape
                                   [&](const MatmulCandidate& c) { return c.id != family->second; }),
                    candidates.end());
   if (candidates.empty()) {
-    return absl::UnimplementedError(
-        absl::StrCat("cuBLASLt has no kernel for ", shape.DebugString(), " that sums as for other numbers of rows"));
+    return absl::UnimplementedError(absl::StrCat("cuBLASLt has no kernel for ", shape.DebugString(),
+                                                 " that sums as for other numbers of rows"));
   }
   return plans_.emplace(shape.Key(), std::move(plan)).first->second.get();
 }
 
-absl::StatusOr<std::unique_ptr<MatmulPlans::Plan>> MatmulPlans::Ask(const MatmulShape& shape, const MatmulArgs& args) {
+absl::StatusOr<std::unique_ptr<MatmulPlans::Plan>> MatmulPlans::Ask(const MatmulShape& shape,
+                                                                    const MatmulArgs& args) {
   auto plan = std::make_unique<Plan>();
   plan->shape = shape;
   const cudaDataType_t type = InputType(shape.input);
@@ -121,9 +123,8 @@ absl::StatusOr<std::unique_ptr<MatmulPlans::Plan>> MatmulPlans::Ask(const Matmul
   if (shape.input == MatmulInput::kNvfp4) {
     LANCET_RETURN_IF_ERROR(Set(desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE));
   }
-  LANCET_CUBLAS_RETURN_IF_ERROR(
-      cublasLtMatrixLayoutCreate(plan->a.receive(), type, shape.cols, shape.rows,
-                                 shape.w_stride > 0 ? shape.w_stride : shape.cols));
+  LANCET_CUBLAS_RETURN_IF_ERROR(cublasLtMatrixLayoutCreate(plan->a.receive(), type, shape.cols, shape.rows,
+                                                           shape.w_stride > 0 ? shape.w_stride : shape.cols));
   LANCET_CUBLAS_RETURN_IF_ERROR(
       cublasLtMatrixLayoutCreate(plan->b.receive(), type, shape.cols, shape.tokens, shape.x_stride));
   LANCET_CUBLAS_RETURN_IF_ERROR(

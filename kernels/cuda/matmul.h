@@ -38,7 +38,8 @@ struct MatmulShape {
   bool accumulate = false;  // y += ..., rounded once
 
   auto Key() const {
-    return std::make_tuple(input, output, tokens, rows, cols, x_stride, y_stride, w_stride, has_bias, accumulate);
+    return std::make_tuple(input, output, tokens, rows, cols, x_stride, y_stride, w_stride, has_bias,
+                           accumulate);
   }
   std::string DebugString() const;
 };

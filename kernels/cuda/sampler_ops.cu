@@ -141,9 +141,10 @@ cudaError_t EulerStep(const bf16* velocity, const float* dt, int64_t n, bf16* la
   return cudaGetLastError();
 }
 
-cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share, int64_t n,
-                          float* clean, bf16* latents, cudaStream_t stream) {
-  MultistepKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, t, keep, share, previous_share, n, clean, latents);
+cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share,
+                          int64_t n, float* clean, bf16* latents, cudaStream_t stream) {
+  MultistepKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, t, keep, share, previous_share, n, clean,
+                                                      latents);
   return cudaGetLastError();
 }
 

@@ -21,10 +21,11 @@ cudaError_t ApplyGuidance(float scale, const bf16* unconditional, int64_t n, bf1
 // step.
 cudaError_t EulerStep(const bf16* velocity, const float* dt, int64_t n, bf16* latents, cudaStream_t stream);
 
-// A step of the second-order solver (worker/engine/denoise.h): latents = bf16(keep * latents + share * D + previous_share *
-// *clean), D = latents - t * velocity, f32; then *clean = D. `clean` is not read if previous_share is 0.
-cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share, int64_t n,
-                          float* clean, bf16* latents, cudaStream_t stream);
+// A step of the second-order solver (worker/engine/denoise.h): latents = bf16(keep * latents + share * D +
+// previous_share * *clean), D = latents - t * velocity, f32; then *clean = D. `clean` is not read if
+// previous_share is 0.
+cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share,
+                          int64_t n, float* clean, bf16* latents, cudaStream_t stream);
 
 // clean = latents - *t * velocity, f32: the estimate that previews show.
 cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, const float* t, int64_t n, float* clean,

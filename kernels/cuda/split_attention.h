@@ -26,8 +26,8 @@ struct AttentionRow {
 };
 
 struct SplitArgs {
-  // If set: what QkNormRope would have done for these rows is done on the way, to the same bits. Every row is the only one
-  // of its block; `rope.rows` is not used, `q` and `q_stride` are rope.qkv and rope.stride.
+  // If set: what QkNormRope would have done for these rows is done on the way, to the same bits. Every row is
+  // the only one of its block; `rope.rows` is not used, `q` and `q_stride` are rope.qkv and rope.stride.
   bool fresh = false;
   QkRopeArgs rope;
 

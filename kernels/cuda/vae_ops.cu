@@ -33,9 +33,9 @@ __global__ void WidenKernel(const bf16* __restrict__ x, int64_t n, float* y) {
   if (i < n) y[i] = device::Widen(x[i]);
 }
 
-__global__ void __launch_bounds__(kThreads) ChannelNormKernel(const bf16* __restrict__ x,
-                                                              const float* __restrict__ gamma, int64_t pixels,
-                                                              int64_t channels, bool silu, bf16* y) {
+__global__ void __launch_bounds__(kThreads)
+    ChannelNormKernel(const bf16* __restrict__ x, const float* __restrict__ gamma, int64_t pixels,
+                      int64_t channels, bool silu, bf16* y) {
   const int64_t pixel = blockIdx.x * static_cast<int64_t>(kThreads / 32) + threadIdx.x / 32;
   if (pixel >= pixels) return;
   const int lane = threadIdx.x % 32;
@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(kThreads) ChannelNormKernel(const bf16* __rest
   }
 }
 
-__global__ void UpsampleKernel(const bf16* __restrict__ x, int64_t width, int64_t channels, int64_t total, bf16* y) {
+__global__ void UpsampleKernel(const bf16* __restrict__ x, int64_t width, int64_t channels, int64_t total,
+                               bf16* y) {
   const int64_t i = GlobalIndex();  // in vectors of eight
   if (i >= total) return;
   const int64_t vectors = channels / 8;
@@ -75,8 +76,8 @@ __global__ void UpsampleKernel(const bf16* __restrict__ x, int64_t width, int64_
       reinterpret_cast<const uint4*>(x)[((row / 2) * width + column / 2) * vectors + c];
 }
 
-__global__ void DupUpKernel(const bf16* __restrict__ x, int64_t width, int64_t in, int64_t out, int64_t frame_factor,
-                            int64_t total, bf16* y) {
+__global__ void DupUpKernel(const bf16* __restrict__ x, int64_t width, int64_t in, int64_t out,
+                            int64_t frame_factor, int64_t total, bf16* y) {
   const int64_t i = GlobalIndex();
   if (i >= total) return;
   const int64_t o = i % out;
@@ -113,8 +114,8 @@ __global__ void RgbKernel(const float* __restrict__ planes, int64_t pixels, uint
   rgb[i] = static_cast<uint8_t>(rintf(__fmul_rn(__fadd_rn(__fmul_rn(clamped, 0.5f), 0.5f), 255.0f)));
 }
 
-__global__ void __launch_bounds__(kThreads) SoftmaxKernel(const float* __restrict__ scores, float scale, int64_t cols,
-                                                          int64_t stride, bf16* probabilities) {
+__global__ void __launch_bounds__(kThreads) SoftmaxKernel(const float* __restrict__ scores, float scale,
+                                                          int64_t cols, int64_t stride, bf16* probabilities) {
   __shared__ float shared[2][kThreads / 32];
   const float* row = scores + blockIdx.x * stride;
   float max = -CUDART_INF_F;
@@ -132,17 +133,19 @@ __global__ void __launch_bounds__(kThreads) SoftmaxKernel(const float* __restric
 
 constexpr int kTile = 32;
 
-__global__ void TransposeKernel(const bf16* __restrict__ x, int64_t x_stride, int64_t rows, int64_t cols, bf16* y,
-                                int64_t y_stride) {
+__global__ void TransposeKernel(const bf16* __restrict__ x, int64_t x_stride, int64_t rows, int64_t cols,
+                                bf16* y, int64_t y_stride) {
   __shared__ bf16 tile[kTile][kTile + 2];
   const int64_t row0 = blockIdx.y * static_cast<int64_t>(kTile);
   const int64_t col0 = blockIdx.x * static_cast<int64_t>(kTile);
   for (int i = threadIdx.y; i < kTile; i += 8) {
-    if (row0 + i < rows && col0 + threadIdx.x < cols) tile[i][threadIdx.x] = x[(row0 + i) * x_stride + col0 + threadIdx.x];
+    if (row0 + i < rows && col0 + threadIdx.x < cols)
+      tile[i][threadIdx.x] = x[(row0 + i) * x_stride + col0 + threadIdx.x];
   }
   __syncthreads();
   for (int i = threadIdx.y; i < kTile; i += 8) {
-    if (col0 + i < cols && row0 + threadIdx.x < rows) y[(col0 + i) * y_stride + row0 + threadIdx.x] = tile[threadIdx.x][i];
+    if (col0 + i < cols && row0 + threadIdx.x < rows)
+      y[(col0 + i) * y_stride + row0 + threadIdx.x] = tile[threadIdx.x][i];
   }
 }
 
@@ -159,48 +162,53 @@ cudaError_t WidenRows(const bf16* x, int64_t n, float* y, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-cudaError_t ChannelNorm(const bf16* x, const float* gamma, int64_t pixels, int64_t channels, bool silu, bf16* y,
-                        cudaStream_t stream) {
+cudaError_t ChannelNorm(const bf16* x, const float* gamma, int64_t pixels, int64_t channels, bool silu,
+                        bf16* y, cudaStream_t stream) {
   if (channels % 8 != 0 || channels > kMaxChunks * 256) return cudaErrorInvalidValue;
   const unsigned blocks = static_cast<unsigned>((pixels + kThreads / 32 - 1) / (kThreads / 32));
   ChannelNormKernel<<<blocks, kThreads, 0, stream>>>(x, gamma, pixels, channels, silu, y);
   return cudaGetLastError();
 }
 
-cudaError_t Upsample(const bf16* x, int64_t height, int64_t width, int64_t channels, bf16* y, cudaStream_t stream) {
+cudaError_t Upsample(const bf16* x, int64_t height, int64_t width, int64_t channels, bf16* y,
+                     cudaStream_t stream) {
   if (channels % 8 != 0) return cudaErrorInvalidValue;
   const int64_t total = 4 * height * width * (channels / 8);
   UpsampleKernel<<<Blocks(total), kThreads, 0, stream>>>(x, width, channels, total, y);
   return cudaGetLastError();
 }
 
-cudaError_t DupUpAdd(const bf16* x, int64_t height, int64_t width, int64_t in, int64_t out, int64_t frame_factor,
-                     bf16* y, cudaStream_t stream) {
+cudaError_t DupUpAdd(const bf16* x, int64_t height, int64_t width, int64_t in, int64_t out,
+                     int64_t frame_factor, bf16* y, cudaStream_t stream) {
   if (4 * frame_factor * out % in != 0) return cudaErrorInvalidValue;
   const int64_t total = 4 * height * width * out;
   DupUpKernel<<<Blocks(total), kThreads, 0, stream>>>(x, width, in, out, frame_factor, total, y);
   return cudaGetLastError();
 }
 
-cudaError_t Unpatchify(const bf16* x, int64_t height, int64_t width, bool clamp, float* planes, cudaStream_t stream) {
+cudaError_t Unpatchify(const bf16* x, int64_t height, int64_t width, bool clamp, float* planes,
+                       cudaStream_t stream) {
   UnpatchifyKernel<<<Blocks(12 * height * width), kThreads, 0, stream>>>(x, height, width, clamp, planes);
   return cudaGetLastError();
 }
 
-cudaError_t PlanesToRgb(const float* planes, int64_t height, int64_t width, uint8_t* rgb, cudaStream_t stream) {
+cudaError_t PlanesToRgb(const float* planes, int64_t height, int64_t width, uint8_t* rgb,
+                        cudaStream_t stream) {
   RgbKernel<<<Blocks(3 * height * width), kThreads, 0, stream>>>(planes, height * width, rgb);
   return cudaGetLastError();
 }
 
 cudaError_t SoftmaxRows(const float* scores, float scale, int64_t rows, int64_t cols, int64_t stride,
                         bf16* probabilities, cudaStream_t stream) {
-  SoftmaxKernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(scores, scale, cols, stride, probabilities);
+  SoftmaxKernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(scores, scale, cols, stride,
+                                                                      probabilities);
   return cudaGetLastError();
 }
 
 cudaError_t Transpose(const bf16* x, int64_t x_stride, int64_t rows, int64_t cols, bf16* y, int64_t y_stride,
                       cudaStream_t stream) {
-  const dim3 blocks(static_cast<unsigned>((cols + kTile - 1) / kTile), static_cast<unsigned>((rows + kTile - 1) / kTile));
+  const dim3 blocks(static_cast<unsigned>((cols + kTile - 1) / kTile),
+                    static_cast<unsigned>((rows + kTile - 1) / kTile));
   TransposeKernel<<<blocks, dim3(kTile, 8), 0, stream>>>(x, x_stride, rows, cols, y, y_stride);
   return cudaGetLastError();
 }

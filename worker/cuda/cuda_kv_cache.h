@@ -11,9 +11,9 @@
 
 namespace lancet {
 
-// Layout: [layer][keys, then values][capacity][kv heads * head_dim] bf16. Behind the cached tokens there is room for the
-// rows of the block that is being computed, whether they stay or not: so a block's keys always lie in one piece behind
-// those that it sees.
+// Layout: [layer][keys, then values][capacity][kv heads * head_dim] bf16. Behind the cached tokens there is
+// room for the rows of the block that is being computed, whether they stay or not: so a block's keys always
+// lie in one piece behind those that it sees.
 class CudaKvCache {
  public:
   static absl::StatusOr<CudaKvCache> Create(int64_t num_layers, int64_t capacity_tokens, int64_t kv_cols) {
@@ -21,7 +21,8 @@ class CudaKvCache {
     cache.num_layers_ = num_layers;
     cache.capacity_ = capacity_tokens;
     cache.kv_cols_ = kv_cols;
-    LANCET_ASSIGN_OR_RETURN(cache.data_, DeviceArray<bf16>::Create(num_layers * 2 * capacity_tokens * kv_cols));
+    LANCET_ASSIGN_OR_RETURN(cache.data_,
+                            DeviceArray<bf16>::Create(num_layers * 2 * capacity_tokens * kv_cols));
     return cache;
   }
   CudaKvCache() = default;
@@ -39,11 +40,12 @@ class CudaKvCache {
   absl::Status CopyFrom(const CudaKvCache& other, cudaStream_t stream) {
     tokens_ = other.tokens_;
     if (tokens_ == 0 || kv_cols_ == 0) return absl::OkStatus();
-    return CudaStatus(cudaMemcpy2DAsync(data(), static_cast<size_t>(v_offset()) * sizeof(bf16), other.data(),
-                                        static_cast<size_t>(other.v_offset()) * sizeof(bf16),
-                                        static_cast<size_t>(tokens_ * kv_cols_) * sizeof(bf16),
-                                        static_cast<size_t>(2 * num_layers_), cudaMemcpyDeviceToDevice, stream),
-                      "copy of a cache");
+    return CudaStatus(
+        cudaMemcpy2DAsync(data(), static_cast<size_t>(v_offset()) * sizeof(bf16), other.data(),
+                          static_cast<size_t>(other.v_offset()) * sizeof(bf16),
+                          static_cast<size_t>(tokens_ * kv_cols_) * sizeof(bf16),
+                          static_cast<size_t>(2 * num_layers_), cudaMemcpyDeviceToDevice, stream),
+        "copy of a cache");
   }
 
  private:

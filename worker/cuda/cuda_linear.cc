@@ -8,6 +8,8 @@
 #include "common/status_macros.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/expand_weights.h"
+#include "kernels/cuda/row_ops.h"
+#include "kernels/scale_tiles.h"
 
 namespace lancet {
 namespace {
@@ -47,9 +49,8 @@ absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span
   if (parts.empty()) return linear;
   linear.cols_ = parts[0].cols;
   if (linear.cols_ % 16 != 0 || linear.cols_ > cuda::kMaxFewRowsCols) {
-    return absl::InvalidArgumentError(absl::StrCat("a Linear of ", linear.cols_,
-                                                   " inputs; expected a multiple of 16, at most ",
-                                                   cuda::kMaxFewRowsCols));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a Linear of ", linear.cols_, " inputs; expected a multiple of 16, at most ", cuda::kMaxFewRowsCols));
   }
   const Stacked stacked = Stack(parts, linear.cols_);
   linear.rows_ = stacked.rows;
@@ -84,14 +85,34 @@ absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span
     LANCET_ASSIGN_OR_RETURN(linear.fp8_, DeviceArray<uint8_t>::Create(elements));
     LANCET_ASSIGN_OR_RETURN(linear.factors_, DeviceArray<float>::Create(linear.rows_));
     LANCET_CUDA_RETURN_IF_ERROR(cuda::ExpandToFp8(codes.data(), scales.data(), linear.rows_, linear.cols_,
-                                                  linear.fp8_.data(), linear.cols_, linear.factors_.data(), stream));
+                                                  linear.fp8_.data(), linear.cols_, linear.factors_.data(),
+                                                  stream));
+  }
+  if (forms.nvfp4) {
+    if (linear.cols_ % 64 != 0 || linear.rows_ % 16 != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("NVFP4 products of [", linear.rows_, ", ", linear.cols_,
+                                                     "]: expected whole 16s of rows and 64s of columns"));
+    }
+    const int64_t blocks = linear.cols_ / 16;
+    LANCET_ASSIGN_OR_RETURN(linear.nvfp4_codes_, DeviceArray<uint8_t>::CopyOf(stacked.codes, stream));
+    LANCET_ASSIGN_OR_RETURN(linear.nvfp4_scales_,
+                            DeviceArray<uint8_t>::Create(ScaleTileBytes(linear.rows_, blocks)));
+    LANCET_ASSIGN_OR_RETURN(linear.nvfp4_factor_, DeviceArray<float>::Create(1));
+    LANCET_ASSIGN_OR_RETURN(const auto scratch, DeviceArray<float>::Create(cuda::kAmaxBlocks));
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cuda::ScaleFactor(scales.data(), scales.size(), scratch.data(), linear.nvfp4_factor_.data(), stream));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::TileScales(scales.data(), linear.rows_, blocks,
+                                                 linear.nvfp4_factor_.data(), linear.nvfp4_scales_.data(),
+                                                 stream));
+    LANCET_RETURN_IF_ERROR(ctx.Wait(kUploadTimeout));
   }
   LANCET_RETURN_IF_ERROR(ctx.Wait(kUploadTimeout));
   return linear;
 }
 
 int64_t CudaLinear::resident_bytes() const {
-  return panel_codes_.bytes() + panel_scales_.bytes() + dense_.bytes() + fp8_.bytes() + factors_.bytes() + bias_.bytes();
+  return panel_codes_.bytes() + panel_scales_.bytes() + dense_.bytes() + fp8_.bytes() + factors_.bytes() +
+         bias_.bytes() + nvfp4_codes_.bytes() + nvfp4_scales_.bytes();
 }
 
 }  // namespace lancet

@@ -43,14 +43,17 @@ void CudaPass::AddText(CudaKvCache* cache, const Positions& positions, int64_t b
   for (const Growth& growth : growth_) pending += growth.cache == cache && growth.append ? growth.rows : 0;
   const int64_t past = cache->tokens() + pending;
   AddBlock(many_, cache, many_.count(), count, past + count, /*causal=*/true, /*single_rows=*/false);
-  for (int64_t i = 0; i < count; ++i) many_.Add(positions, begin + i, /*is_wide=*/false, cache->Slot(past + i));
+  for (int64_t i = 0; i < count; ++i)
+    many_.Add(positions, begin + i, /*is_wide=*/false, cache->Slot(past + i));
   growth_.push_back({cache, count, true});
 }
 
 void CudaPass::AddVision(CudaKvCache* cache, const Positions& positions) {
   const int64_t count = static_cast<int64_t>(positions.t.size());
-  AddBlock(many_, cache, many_.count(), count, cache->tokens() + count, /*causal=*/false, /*single_rows=*/false);
-  for (int64_t i = 0; i < count; ++i) many_.Add(positions, i, /*is_wide=*/false, cache->Slot(cache->tokens() + i));
+  AddBlock(many_, cache, many_.count(), count, cache->tokens() + count, /*causal=*/false,
+           /*single_rows=*/false);
+  for (int64_t i = 0; i < count; ++i)
+    many_.Add(positions, i, /*is_wide=*/false, cache->Slot(cache->tokens() + i));
   growth_.push_back({cache, count, true});
 }
 
@@ -73,8 +76,8 @@ absl::Status CudaPass::Check() const {
       if (growth_[j].cache == growth_[i].cache) wanted += growth_[j].rows;
     }
     if (wanted > growth_[i].cache->capacity()) {
-      return absl::InvalidArgumentError(absl::StrCat("a cache of ", growth_[i].cache->capacity(),
-                                                     " tokens is too small for ", wanted));
+      return absl::InvalidArgumentError(
+          absl::StrCat("a cache of ", growth_[i].cache->capacity(), " tokens is too small for ", wanted));
     }
   }
   return absl::OkStatus();
@@ -94,8 +97,8 @@ absl::StatusOr<CudaPassTables> CudaPassTables::Create(int64_t max_rows, int64_t 
   LANCET_ASSIGN_OR_RETURN(tables.wide_, DeviceArray<uint8_t>::Create(max_rows));
   LANCET_ASSIGN_OR_RETURN(tables.slots_, DeviceArray<cuda::KvSlot>::Create(max_rows));
   LANCET_ASSIGN_OR_RETURN(tables.blocks_, DeviceArray<cuda::AttentionBlock>::Create(max_blocks));
-  LANCET_ASSIGN_OR_RETURN(tables.tiles_,
-                          DeviceArray<cuda::AttentionTile>::Create(max_blocks + max_rows / cuda::kQueryTile + 1));
+  LANCET_ASSIGN_OR_RETURN(
+      tables.tiles_, DeviceArray<cuda::AttentionTile>::Create(max_blocks + max_rows / cuda::kQueryTile + 1));
   LANCET_ASSIGN_OR_RETURN(tables.single_rows_, DeviceArray<cuda::AttentionRow>::Create(2 * max_blocks));
   tables.host_positions_.resize(3 * max_rows);
   return tables;
@@ -103,8 +106,9 @@ absl::StatusOr<CudaPassTables> CudaPassTables::Create(int64_t max_rows, int64_t 
 
 absl::Status CudaPassTables::Upload(const CudaPass& pass, cudaStream_t stream) {
   if (pass.rows() > max_rows_ || static_cast<int64_t>(pass.blocks_.size()) > max_blocks_) {
-    return absl::ResourceExhaustedError(absl::StrCat("a pass of ", pass.rows(), " rows in ", pass.blocks_.size(),
-                                                     " blocks; there is room for ", max_rows_, " in ", max_blocks_));
+    return absl::ResourceExhaustedError(absl::StrCat("a pass of ", pass.rows(), " rows in ",
+                                                     pass.blocks_.size(), " blocks; there is room for ",
+                                                     max_rows_, " in ", max_blocks_));
   }
   host_wide_.clear();
   host_slots_.clear();
@@ -117,8 +121,10 @@ absl::Status CudaPassTables::Upload(const CudaPass& pass, cudaStream_t stream) {
   int64_t row = 0;
   for (const CudaPass::Section* section : {&pass.few_, &pass.many_, &pass.gen_}) {
     std::copy(section->positions.t.begin(), section->positions.t.end(), host_positions_.begin() + row);
-    std::copy(section->positions.h.begin(), section->positions.h.end(), host_positions_.begin() + max_rows_ + row);
-    std::copy(section->positions.w.begin(), section->positions.w.end(), host_positions_.begin() + 2 * max_rows_ + row);
+    std::copy(section->positions.h.begin(), section->positions.h.end(),
+              host_positions_.begin() + max_rows_ + row);
+    std::copy(section->positions.w.begin(), section->positions.w.end(),
+              host_positions_.begin() + 2 * max_rows_ + row);
     row += section->count();
     host_wide_.insert(host_wide_.end(), section->wide.begin(), section->wide.end());
     host_slots_.insert(host_slots_.end(), section->slots.begin(), section->slots.end());
@@ -141,7 +147,9 @@ absl::Status CudaPassTables::Upload(const CudaPass& pass, cudaStream_t stream) {
     }
   }
   only_answers_ = std::all_of(host_blocks_.begin(), host_blocks_.end(),
-                              [](const cuda::AttentionBlock& block) { return block.num_rows == 1 && block.causal != 0; }) &&
+                              [](const cuda::AttentionBlock& block) {
+                                return block.num_rows == 1 && block.causal != 0;
+                              }) &&
                   host_single_rows_.size() == host_blocks_.size();
   num_small_tiles_ = static_cast<int>(host_tiles_.size());
   host_tiles_.insert(host_tiles_.end(), large_tiles.begin(), large_tiles.end());

@@ -1,11 +1,12 @@
-// One packed pass of the trunk on a device: which rows it has, which products they go through, what they attend to.
+// One packed pass of the trunk on a device: which rows it has, which products they go through, what they
+// attend to.
 //
 // Rows lie in three sections, because a row must go through the same arithmetic whoever else is in the pass:
 //   few   the und rows that come one or two at a time: tokens of answers, the markers around latents
 //   many  the other und rows: text, pictures for the vision tower
 //   gen   latents
-// Few rows are multiplied by a kernel whose sums do not depend on how many they are; the others by products whose sums
-// do not, either.
+// Few rows are multiplied by a kernel whose sums do not depend on how many they are; the others by products
+// whose sums do not, either.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@
 
 namespace lancet {
 
-// Blocks of latents from here on have an attention kernel of their own: below, it gains nothing. By the block's own size
-// alone, so that a picture always takes the same way.
+// Blocks of latents from here on have an attention kernel of their own: below, it gains nothing. By the
+// block's own size alone, so that a picture always takes the same way.
 inline constexpr int32_t kLargeBlockRows = 256;
 
 class CudaPass {
@@ -72,8 +73,8 @@ class CudaPass {
     cuda::AttentionBlock args;
     bool single_rows;  // split attention; else tiles
   };
-  void AddBlock(const Section& section, CudaKvCache* cache, int64_t first, int64_t rows, int64_t keys, bool causal,
-                bool single_rows);
+  void AddBlock(const Section& section, CudaKvCache* cache, int64_t first, int64_t rows, int64_t keys,
+                bool causal, bool single_rows);
 
   Section few_, many_, gen_;
   std::vector<Block> blocks_;
@@ -85,8 +86,8 @@ class CudaPassTables {
  public:
   static absl::StatusOr<CudaPassTables> Create(int64_t max_rows, int64_t max_blocks);
 
-  // Enqueues copies; the pass may change afterwards, but no other may be uploaded before the stream has passed this one.
-  // ResourceExhausted beyond the sizes given to Create.
+  // Enqueues copies; the pass may change afterwards, but no other may be uploaded before the stream has
+  // passed this one. ResourceExhausted beyond the sizes given to Create.
   absl::Status Upload(const CudaPass& pass, cudaStream_t stream);
 
   const int32_t* t() const { return positions_.data(); }

@@ -52,10 +52,11 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   runner->cpu_->BindCallingThread();
   LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
   const bool can_answer = checkpoint.vision() != nullptr;
-  const CudaProducts products =
-      options.linear_mode == LinearMode::kW4A8 ? CudaProducts::kFp8 : CudaProducts::kBf16;
-  LANCET_ASSIGN_OR_RETURN(CudaTrunkWeights weights,
-                          CudaTrunkWeights::Load(ctx, checkpoint.trunk(), config, plan, products, can_answer));
+  const CudaProducts products = options.linear_mode == LinearMode::kW4A8   ? CudaProducts::kFp8
+                                : options.linear_mode == LinearMode::kW4A4 ? CudaProducts::kNvfp4
+                                                                           : CudaProducts::kBf16;
+  LANCET_ASSIGN_OR_RETURN(CudaTrunkWeights weights, CudaTrunkWeights::Load(ctx, checkpoint.trunk(), config,
+                                                                           plan, products, can_answer));
   ModelLimits& limits = runner->limits_;
   limits.max_latents = options.max_latents;
   limits.max_rows = std::max(2 * (options.max_latents + 2), kLeastMaxRows);
@@ -68,16 +69,16 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
     limits.cell_px = vision.patch_size * vision.merge_size;
     VisionEncoderOptions vision_options;
     vision_options.max_patches = options.max_patches;
-    LANCET_ASSIGN_OR_RETURN(runner->vision_,
-                            VisionEncoder::Load(*runner->cpu_, *checkpoint.vision(), vision, 0, 1, vision_options));
+    LANCET_ASSIGN_OR_RETURN(runner->vision_, VisionEncoder::Load(*runner->cpu_, *checkpoint.vision(), vision,
+                                                                 0, 1, vision_options));
     VaeEncoderOptions encoder_options;
     encoder_options.max_latents = options.max_latents;
     LANCET_ASSIGN_OR_RETURN(runner->vae_encoder_,
                             VaeEncoder::Load(*runner->cpu_, checkpoint.vae(), encoder_options));
   }
   // A request has at most two caches, each with up to two blocks in a pass.
-  LANCET_ASSIGN_OR_RETURN(runner->trunk_, CudaTrunk::Create(ctx, config, std::move(weights), products, limits.max_rows,
-                                                            4 * options.max_requests));
+  LANCET_ASSIGN_OR_RETURN(runner->trunk_, CudaTrunk::Create(ctx, config, std::move(weights), products,
+                                                            limits.max_rows, 4 * options.max_requests));
   VaeDecoderOptions vae_options;
   vae_options.max_latents = options.max_latents;
   LANCET_ASSIGN_OR_RETURN(runner->vae_,
@@ -92,7 +93,8 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   const LatentPositionTable table(config.hidden_size, config.max_latent_side);
   LANCET_ASSIGN_OR_RETURN(runner->table_, DeviceArray<bf16>::CopyOf(table.by_position(), ctx.stream()));
   LANCET_ASSIGN_OR_RETURN(runner->table_w_, DeviceArray<bf16>::CopyOf(table.by_position_w(), ctx.stream()));
-  runner->positions_ = {runner->table_.data(), runner->table_w_.data(), config.max_latent_side, table.extent_th()};
+  runner->positions_ = {runner->table_.data(), runner->table_w_.data(), config.max_latent_side,
+                        table.extent_th()};
   const int64_t n = options.max_latents;
   LANCET_ASSIGN_OR_RETURN(runner->ids_, DeviceArray<int32_t>::Create(limits.max_rows));
   LANCET_ASSIGN_OR_RETURN(runner->normed_, DeviceArray<bf16>::Create(n * config.hidden_size));
@@ -100,9 +102,10 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   LANCET_ASSIGN_OR_RETURN(runner->preview_, DeviceArray<float>::Create(n * kLatentChannels));
   LANCET_ASSIGN_OR_RETURN(runner->norms_, DeviceArray<double>::Create(2 * cuda::kNormBlocks));
   if (can_answer) {
-    LANCET_ASSIGN_OR_RETURN(runner->logits_, DeviceArray<bf16>::Create(options.max_requests * config.vocab_size));
-    LANCET_ASSIGN_OR_RETURN(runner->best_, DeviceArray<cuda::ArgmaxPair>::Create(int64_t{options.max_requests} *
-                                                                                 cuda::kArgmaxBlocks));
+    LANCET_ASSIGN_OR_RETURN(runner->logits_,
+                            DeviceArray<bf16>::Create(options.max_requests * config.vocab_size));
+    LANCET_ASSIGN_OR_RETURN(runner->best_, DeviceArray<cuda::ArgmaxPair>::Create(
+                                               int64_t{options.max_requests} * cuda::kArgmaxBlocks));
     LANCET_ASSIGN_OR_RETURN(runner->picked_, DeviceArray<int32_t>::Create(options.max_requests));
   }
   runner->host_picked_.resize(options.max_requests);
@@ -153,7 +156,8 @@ absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPla
   LANCET_ASSIGN_OR_RETURN(request->time_steps, DeviceArray<float>::CopyOf(steps, ctx_->stream()));
   LANCET_ASSIGN_OR_RETURN(request->next_times, DeviceArray<float>::CopyOf(next_times, ctx_->stream()));
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
-  if (trace_ != nullptr) trace_->OnLatents(plan.request_id, 0, {noise.data(), plan.target.num_latents(), kLatentChannels});
+  if (trace_ != nullptr)
+    trace_->OnLatents(plan.request_id, 0, {noise.data(), plan.target.num_latents(), kLatentChannels});
   return request;
 }
 
@@ -165,7 +169,8 @@ absl::Status CudaRunner::EmbedTimes(CudaRequest& request) {
   const int64_t steps = request.plan.draws() ? request.plan.sampler.num_steps : 0;
   for (int64_t i = 0; i <= steps; ++i) {
     // A condition is a clean picture: its time is 0.
-    for (const float f : TimeFeatures(i < steps ? request.times[i] : 0.0f, features)) rounded.push_back(ToBf16(f));
+    for (const float f : TimeFeatures(i < steps ? request.times[i] : 0.0f, features))
+      rounded.push_back(ToBf16(f));
   }
   const int64_t rows = steps + 1;
   LANCET_ASSIGN_OR_RETURN(const auto x, DeviceArray<bf16>::CopyOf(rounded, ctx_->stream()));
@@ -214,8 +219,9 @@ absl::Status CudaRunner::EncodeLatents(ModelRequest& request) {
   std::transform(latents.begin(), latents.end(), rounded.begin(), ToBf16);
   LANCET_ASSIGN_OR_RETURN(mine.condition, DeviceArray<bf16>::CopyOf(rounded, ctx_->stream()));
   if (trace_ != nullptr) {
-    trace_->OnConditionLatents(mine.plan.request_id, {rounded.data(), static_cast<int64_t>(rounded.size()) / kLatentChannels,
-                                                      kLatentChannels});
+    trace_->OnConditionLatents(
+        mine.plan.request_id,
+        {rounded.data(), static_cast<int64_t>(rounded.size()) / kLatentChannels, kLatentChannels});
   }
   return ctx_->Wait(options_.collective_timeout);
 }
@@ -244,7 +250,8 @@ absl::StatusOr<CudaRunner::Placed> CudaRunner::Place(const PassItem& item, CudaP
     placed.copies = placed.guided ? 2 : 1;
     placed.gen_rows = request.plan.target.num_latents();
     pass.AddLatents(&request.conditional, request.plan.target.conditional, /*append=*/false);
-    if (placed.guided) pass.AddLatents(&request.unconditional, request.plan.target.unconditional, /*append=*/false);
+    if (placed.guided)
+      pass.AddLatents(&request.unconditional, request.plan.target.unconditional, /*append=*/false);
     return placed;
   }
   const PrefixBlock& block = request.plan.prefix[item.work.index];
@@ -318,8 +325,8 @@ absl::Status CudaRunner::EmbedPictures(absl::Span<const Placed> placed, const Cu
   const int64_t hidden = config_.hidden_size;
   const cudaStream_t stream = ctx_->stream();
   const auto copy = [&](bf16* to, const bf16* from, int64_t values) {
-    return CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(values) * sizeof(bf16), cudaMemcpyDeviceToDevice,
-                                      stream),
+    return CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(values) * sizeof(bf16),
+                                      cudaMemcpyDeviceToDevice, stream),
                       "copy within the stream");
   };
   for (const Placed& item : placed) {
@@ -330,7 +337,8 @@ absl::Status CudaRunner::EmbedPictures(absl::Span<const Placed> placed, const Cu
     if (block != nullptr && block->kind == PrefixKind::kVision) {
       for (int k = 0; k < item.copies; ++k) {
         const int64_t row = pass.few_rows() + item.many + k * block->rows() + 1;
-        LANCET_RETURN_IF_ERROR(copy(trunk_->stream_rows(row), request.features.data(), request.features.size()));
+        LANCET_RETURN_IF_ERROR(
+            copy(trunk_->stream_rows(row), request.features.data(), request.features.size()));
       }
     }
     if (item.gen_rows == 0) continue;
@@ -349,8 +357,9 @@ absl::Status CudaRunner::EmbedPictures(absl::Span<const Placed> placed, const Cu
 }
 
 absl::Status CudaRunner::EnqueueLayers(const CudaPass& pass, absl::Span<const Placed> placed) {
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::GatherRows(trunk_->weights().embed_tokens.data(), ids_.data(), pass.und_rows(),
-                                               config_.hidden_size, trunk_->stream_rows(), ctx_->stream()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::GatherRows(trunk_->weights().embed_tokens.data(), ids_.data(),
+                                               pass.und_rows(), config_.hidden_size, trunk_->stream_rows(),
+                                               ctx_->stream()));
   LANCET_RETURN_IF_ERROR(EmbedPictures(placed, pass));
   return trunk_->Forward(pass);
 }
@@ -389,7 +398,8 @@ absl::Status CudaRunner::RunAnswers(const CudaPass& pass, absl::Span<const Place
   }
   Graph& graph = graphs_[{count, trunk_->split_capacity(), valid_tokens_}];
   if (graph.get() == nullptr) {
-    // Plans are made on first use, which must not fall into a capture: one plain run, then the capture for the next.
+    // Plans are made on first use, which must not fall into a capture: one plain run, then the capture for
+    // the next.
     LANCET_RETURN_IF_ERROR(enqueue());
     LANCET_CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(ctx_->stream(), cudaStreamCaptureModeThreadLocal));
     const absl::Status status = enqueue();
@@ -466,10 +476,11 @@ absl::Status CudaRunner::Step(const Placed& placed, int64_t first_gen) {
   for (int k = 0; k < placed.copies; ++k) {
     cuda::RowOutput output;
     output.bf16_rows = normed_.data();
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(trunk_->stream_rows(first_gen + placed.gen + k * n), config_.hidden_size,
-                                              trunk_->weights().gen_norm.data(), config_.rms_norm_eps, n,
-                                              config_.hidden_size, output, stream));
-    LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n, velocity_.data() + k * values));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(trunk_->stream_rows(first_gen + placed.gen + k * n),
+                                              config_.hidden_size, trunk_->weights().gen_norm.data(),
+                                              config_.rms_norm_eps, n, config_.hidden_size, output, stream));
+    LANCET_RETURN_IF_ERROR(
+        trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n, velocity_.data() + k * values));
     if (trace_ == nullptr) continue;
     std::vector<bf16> host;
     LANCET_RETURN_IF_ERROR(TraceRows(velocity_.data() + k * values, values, host));
@@ -477,25 +488,24 @@ absl::Status CudaRunner::Step(const Placed& placed, int64_t first_gen) {
   }
   bf16* const velocity = velocity_.data();
   if (placed.guided) {
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(plan.sampler.guidance_scale, velocity + values, values, velocity,
-                                                    norms_.data(), stream));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(plan.sampler.guidance_scale, velocity + values, values,
+                                                    velocity, norms_.data(), stream));
   }
   const float t = request.times[step];
   const float next = request.times[step + 1];
   if (plan.sampler.solver == Solver::kDpmpp2m) {
     const SolverWeights weights = MultistepWeights(request.previous_t, t, next);
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::MultistepStep(velocity, t, static_cast<float>(weights.latents),
-                                                    static_cast<float>(weights.clean),
-                                                    static_cast<float>(weights.previous), values, request.clean.data(),
-                                                    request.latents.data(), stream));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::MultistepStep(
+        velocity, t, static_cast<float>(weights.latents), static_cast<float>(weights.clean),
+        static_cast<float>(weights.previous), values, request.clean.data(), request.latents.data(), stream));
     request.previous_t = t;
   } else {
     LANCET_CUDA_RETURN_IF_ERROR(
         cuda::EulerStep(velocity, request.time_steps.data() + step, values, request.latents.data(), stream));
   }
   if (placed.work.preview != PreviewMethod::kNone) {
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::EstimateClean(request.latents.data(), velocity, request.next_times.data() + step,
-                                                    values, preview_.data(), stream));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::EstimateClean(
+        request.latents.data(), velocity, request.next_times.data() + step, values, preview_.data(), stream));
     // Of several previews in a pass each is made before the next is estimated.
     LANCET_ASSIGN_OR_RETURN(previews_[&request], MakePreview(request, placed.work.preview));
   }
@@ -517,7 +527,8 @@ absl::Status CudaRunner::ReadAnswers(absl::Span<const Placed> placed, absl::Span
     int32_t id = host_picked_[answer_row];
     if (answer.temperature > 0 || trace_ != nullptr || answer.num_valid_tokens != valid_tokens_) {
       std::vector<bf16> row;
-      LANCET_RETURN_IF_ERROR(TraceRows(logits_.data() + answer_row * config_.vocab_size, config_.vocab_size, row));
+      LANCET_RETURN_IF_ERROR(
+          TraceRows(logits_.data() + answer_row * config_.vocab_size, config_.vocab_size, row));
       if (trace_ != nullptr) trace_->OnLogits(request.plan.request_id, index, 0, row);
       const TokenChoice choice = ChooseToken(answer, request.plan.seed, index, 0, row);
       if (choice.id < 0) return absl::InternalError("every logit of an answer is NaN");
@@ -538,15 +549,15 @@ absl::StatusOr<RgbImage> CudaRunner::MakePreview(const CudaRequest& request, Pre
   std::vector<float> clean(target.num_latents() * kLatentChannels);
   LANCET_RETURN_IF_ERROR(preview_.CopyTo(absl::MakeSpan(clean), ctx_->stream()));
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
-  return LatentsToRgb(*latent_rgb_, {clean.data(), target.num_latents(), kLatentChannels}, target.latent_height,
-                      target.latent_width);
+  return LatentsToRgb(*latent_rgb_, {clean.data(), target.num_latents(), kLatentChannels},
+                      target.latent_height, target.latent_width);
 }
 
 absl::StatusOr<std::optional<RgbImage>> CudaRunner::Decode(ModelRequest& request) {
   const CudaRequest& mine = Cast(request);
   const TargetBlock& target = mine.plan.target;
-  LANCET_CUDA_RETURN_IF_ERROR(
-      cuda::WidenRows(mine.latents.data(), target.num_latents() * kLatentChannels, preview_.data(), ctx_->stream()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::WidenRows(mine.latents.data(), target.num_latents() * kLatentChannels,
+                                              preview_.data(), ctx_->stream()));
   LANCET_ASSIGN_OR_RETURN(RgbImage image,
                           vae_->DecodePicture(preview_.data(), target.latent_height, target.latent_width));
   return std::optional<RgbImage>(std::move(image));

@@ -31,7 +31,8 @@ namespace lancet {
 
 class CudaRunner final : public ModelRunner {
  public:
-  static absl::StatusOr<std::unique_ptr<CudaRunner>> Load(const Checkpoint& checkpoint, const EngineOptions& options);
+  static absl::StatusOr<std::unique_ptr<CudaRunner>> Load(const Checkpoint& checkpoint,
+                                                          const EngineOptions& options);
 
   std::string device() const override { return ctx_->description(); }
   size_t collective_capacity() const override { return 1; }  // one rank: nothing is reduced
@@ -98,17 +99,17 @@ class CudaRunner final : public ModelRunner {
 
   Collective* collective_ = nullptr;
   EngineTrace* trace_ = nullptr;
-  DeviceArray<int32_t> ids_;       // [max_rows]
-  DeviceArray<bf16> normed_;       // [max_latents, hidden]
-  DeviceArray<bf16> velocity_;     // [2, max_latents, 48]
-  DeviceArray<float> preview_;     // [max_latents, 48]
+  DeviceArray<int32_t> ids_;    // [max_rows]
+  DeviceArray<bf16> normed_;    // [max_latents, hidden]
+  DeviceArray<bf16> velocity_;  // [2, max_latents, 48]
+  DeviceArray<float> preview_;  // [max_latents, 48]
   DeviceArray<double> norms_;
-  DeviceArray<bf16> logits_;       // [max_requests, vocab]
+  DeviceArray<bf16> logits_;  // [max_requests, vocab]
   DeviceArray<cuda::ArgmaxPair> best_;
-  DeviceArray<int32_t> picked_;    // [max_requests]
+  DeviceArray<int32_t> picked_;  // [max_requests]
   std::vector<int32_t> host_ids_;
   std::vector<int32_t> host_picked_;
-  int32_t valid_tokens_ = 0;  // of the answers that are picked on the device
+  int32_t valid_tokens_ = 0;                         // of the answers that are picked on the device
   std::map<const CudaRequest*, RgbImage> previews_;  // made in the current pass
   // Of passes that hold answers alone: by number of answers, split capacity and valid_tokens_.
   std::map<std::tuple<int64_t, int, int32_t>, Graph> graphs_;

@@ -12,17 +12,21 @@
 #include "kernels/cuda/few_rows_linear.h"
 #include "kernels/cuda/qk_rope.h"
 #include "kernels/cuda/rope_table.h"
+#include "kernels/scale_tiles.h"
 #include "worker/model/rope_table.h"
 
 namespace lancet {
 namespace {
 
-int64_t QkvCols(const ModelConfig& config) { return (config.num_heads + 2 * config.num_kv_heads) * config.head_dim; }
+int64_t QkvCols(const ModelConfig& config) {
+  return (config.num_heads + 2 * config.num_kv_heads) * config.head_dim;
+}
 int64_t QCols(const ModelConfig& config) { return config.num_heads * config.head_dim; }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& ctx, const ModelConfig& config,
+absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& ctx,
+                                                             const ModelConfig& config,
                                                              CudaTrunkWeights weights, CudaProducts products,
                                                              int64_t max_rows, int64_t max_blocks) {
   const int64_t group = config.num_kv_heads > 0 ? config.num_heads / config.num_kv_heads : 0;
@@ -32,9 +36,10 @@ absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& 
     return absl::UnimplementedError(absl::StrCat(
         "the CUDA backend takes head_dim 64 or 128 (", config.head_dim, "), up to ", cuda::kMaxGroup,
         " query heads per key/value head (", group, "), a hidden size in 64s up to ", cuda::kMaxRowCols, " (",
-        config.hidden_size, ") and an inner width up to ", cuda::kMaxFewRowsCols, " (", config.intermediate_size, ")"));
+        config.hidden_size, ") and an inner width up to ", cuda::kMaxFewRowsCols, " (",
+        config.intermediate_size, ")"));
   }
-  std::unique_ptr<CudaTrunk> trunk(new CudaTrunk(ctx, config, std::move(weights), products));
+  std::unique_ptr<CudaTrunk> trunk(new CudaTrunk(ctx, config, std::move(weights)));
   trunk->max_rows_ = max_rows;
   trunk->few_capacity_ = 2 * max_blocks;
   const int64_t widest = std::max({config.hidden_size, config.intermediate_size, QCols(config)});
@@ -42,13 +47,19 @@ absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& 
   LANCET_ASSIGN_OR_RETURN(trunk->tables_, CudaPassTables::Create(max_rows, max_blocks));
   LANCET_ASSIGN_OR_RETURN(trunk->stream_, DeviceArray<bf16>::Create(max_rows * config.hidden_size));
   LANCET_ASSIGN_OR_RETURN(trunk->activation_, DeviceArray<bf16>::Create(max_rows * widest));
-  if (products == CudaProducts::kFp8) {
+  if (products != CudaProducts::kBf16) {
     LANCET_ASSIGN_OR_RETURN(trunk->fp8_, DeviceArray<uint8_t>::Create(max_rows * widest));
     LANCET_ASSIGN_OR_RETURN(trunk->factors_, DeviceArray<float>::Create(max_rows));
+    // Zeros: padding that no row writes must not hold a NaN.
+    const std::vector<uint8_t> zeros(ScaleTileBytes(max_rows, widest / kNvfp4Block));
+    LANCET_ASSIGN_OR_RETURN(trunk->fp4_scales_, DeviceArray<uint8_t>::CopyOf(zeros, ctx.stream()));
+    const std::vector<float> constants = {0.0f, 1.0f};
+    LANCET_ASSIGN_OR_RETURN(trunk->constants_, DeviceArray<float>::CopyOf(constants, ctx.stream()));
   }
   LANCET_ASSIGN_OR_RETURN(trunk->qkv_, DeviceArray<bf16>::Create(max_rows * QkvCols(config)));
   LANCET_ASSIGN_OR_RETURN(trunk->attn_, DeviceArray<bf16>::Create(max_rows * QCols(config)));
-  LANCET_ASSIGN_OR_RETURN(trunk->gate_up_, DeviceArray<bf16>::Create(max_rows * 2 * config.intermediate_size));
+  LANCET_ASSIGN_OR_RETURN(trunk->gate_up_,
+                          DeviceArray<bf16>::Create(max_rows * 2 * config.intermediate_size));
   LANCET_ASSIGN_OR_RETURN(trunk->cos_, DeviceArray<bf16>::Create(max_rows * half));
   LANCET_ASSIGN_OR_RETURN(trunk->sin_, DeviceArray<bf16>::Create(max_rows * half));
   const std::vector<float> frequencies = RopeTable(config).inverse_frequencies();
@@ -62,14 +73,15 @@ absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& 
 absl::Status CudaTrunk::Prepare(const CudaPass& pass, int key_step) {
   if (pass.rows() > max_rows_ || pass.few_rows() > few_capacity_) {
     return absl::InvalidArgumentError(absl::StrCat("a pass of ", pass.rows(), " rows, ", pass.few_rows(),
-                                                   " of them single; this rank has scratch for ", max_rows_, " and ",
-                                                   few_capacity_));
+                                                   " of them single; this rank has scratch for ", max_rows_,
+                                                   " and ", few_capacity_));
   }
   LANCET_RETURN_IF_ERROR(pass.Check());
   LANCET_RETURN_IF_ERROR(tables_.Upload(pass, ctx_.stream()));
   split_capacity_ = (tables_.max_keys() + key_step - 1) / key_step * key_step;
   const int64_t splits = (split_capacity_ + cuda::kSplitKeys - 1) / cuda::kSplitKeys;
-  const int64_t floats = cuda::SplitScratchFloats(pass.few_rows(), config_.num_kv_heads, splits, config_.head_dim);
+  const int64_t floats =
+      cuda::SplitScratchFloats(pass.few_rows(), config_.num_kv_heads, splits, config_.head_dim);
   if (floats > partial_.size()) {
     // Freed memory may still be in use by what was enqueued.
     LANCET_RETURN_IF_ERROR(ctx_.Wait(absl::Seconds(60)));
@@ -79,18 +91,25 @@ absl::Status CudaTrunk::Prepare(const CudaPass& pass, int key_step) {
   return absl::OkStatus();
 }
 
-cuda::RowOutput CudaTrunk::Activations() {
+cuda::RowOutput CudaTrunk::Activations(const CudaLinear& linear) const {
   cuda::RowOutput output;
-  if (products_ == CudaProducts::kFp8) {
+  if (linear.fp8() != nullptr) {
     output.fp8_rows = fp8_.data();
     output.fp8_factors = factors_.data();
+  } else if (linear.nvfp4_codes() != nullptr) {
+    // A factor measured over the tensor would make a row depend on the others: blocks have scales of their
+    // own, which at factor 1 are normal E4M3 numbers for magnitudes from 0.1 to 2688.
+    output.fp4_codes = fp8_.data();
+    output.fp4_scales = fp4_scales_.data();
+    output.fp4_factor = constants_.data() + 1;
   } else {
     output.bf16_rows = activation_.data();
   }
   return output;
 }
 
-absl::Status CudaTrunk::Product(const CudaLinear& linear, const bf16* x, int64_t rows, bool accumulate, bf16* y) {
+absl::Status CudaTrunk::Product(const CudaLinear& linear, const bf16* x, int64_t rows, bool accumulate,
+                                bf16* y) {
   MatmulShape shape;
   shape.tokens = rows;
   shape.rows = linear.rows();
@@ -102,7 +121,15 @@ absl::Status CudaTrunk::Product(const CudaLinear& linear, const bf16* x, int64_t
   MatmulArgs args;
   args.bias = linear.bias();
   args.y = y;
-  if (products_ == CudaProducts::kFp8) {
+  if (linear.nvfp4_codes() != nullptr) {
+    shape.input = MatmulInput::kNvfp4;
+    args.x = fp8_.data();
+    args.x_scales = fp4_scales_.data();
+    args.w = linear.nvfp4_codes();
+    args.w_scales = linear.nvfp4_scales();
+    args.alpha = linear.nvfp4_factor();
+    args.beta = constants_.data() + (accumulate ? 1 : 0);
+  } else if (linear.fp8() != nullptr) {
     shape.input = MatmulInput::kFp8;
     args.x = fp8_.data();
     args.x_scales = factors_.data();
@@ -203,9 +230,9 @@ absl::Status CudaTrunk::FewMlp(const Rows& rows) {
 
 absl::Status CudaTrunk::ManyQkv(const Rows& rows) {
   if (rows.count == 0) return absl::OkStatus();
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(stream_rows(rows.first), config_.hidden_size, rows.expert->input_norm.data(),
-                                            config_.rms_norm_eps, rows.count, config_.hidden_size, Activations(),
-                                            ctx_.stream()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(
+      stream_rows(rows.first), config_.hidden_size, rows.expert->input_norm.data(), config_.rms_norm_eps,
+      rows.count, config_.hidden_size, Activations(rows.expert->qkv), ctx_.stream()));
   return Product(rows.expert->qkv, activation_.data(), rows.count, /*accumulate=*/false,
                  qkv_.data() + rows.first * rows.expert->qkv.rows());
 }
@@ -214,21 +241,24 @@ absl::Status CudaTrunk::ManyOut(const Rows& rows) {
   if (rows.count == 0) return absl::OkStatus();
   const int64_t cols = rows.expert->o.cols();
   const bf16* x = attn_.data() + rows.first * cols;
-  if (products_ == CudaProducts::kFp8) {
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::QuantiseRows(x, cols, rows.count, cols, Activations(), ctx_.stream()));
+  if (rows.expert->o.dense() == nullptr) {
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cuda::QuantiseRows(x, cols, rows.count, cols, Activations(rows.expert->o), ctx_.stream()));
   }
   return Product(rows.expert->o, x, rows.count, /*accumulate=*/true, stream_rows(rows.first));
 }
 
 absl::Status CudaTrunk::ManyMlp(const Rows& rows) {
   if (rows.count == 0) return absl::OkStatus();
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(stream_rows(rows.first), config_.hidden_size, rows.expert->post_norm.data(),
-                                            config_.rms_norm_eps, rows.count, config_.hidden_size, Activations(),
-                                            ctx_.stream()));
-  LANCET_RETURN_IF_ERROR(Product(rows.expert->gate_up, activation_.data(), rows.count, /*accumulate=*/false, gate_up_.data()));
-  LANCET_CUDA_RETURN_IF_ERROR(
-      cuda::SiluMul(gate_up_.data(), rows.count, config_.intermediate_size, Activations(), ctx_.stream()));
-  return Product(rows.expert->down, activation_.data(), rows.count, /*accumulate=*/true, stream_rows(rows.first));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(
+      stream_rows(rows.first), config_.hidden_size, rows.expert->post_norm.data(), config_.rms_norm_eps,
+      rows.count, config_.hidden_size, Activations(rows.expert->gate_up), ctx_.stream()));
+  LANCET_RETURN_IF_ERROR(
+      Product(rows.expert->gate_up, activation_.data(), rows.count, /*accumulate=*/false, gate_up_.data()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::SiluMul(gate_up_.data(), rows.count, config_.intermediate_size,
+                                            Activations(rows.expert->down), ctx_.stream()));
+  return Product(rows.expert->down, activation_.data(), rows.count, /*accumulate=*/true,
+                 stream_rows(rows.first));
 }
 
 // --- Attention. ---

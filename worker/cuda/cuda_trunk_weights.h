@@ -15,8 +15,9 @@
 
 namespace lancet {
 
-// How many rows are multiplied: expanded to bf16, or re-encoded to E4M3 with activations in E4M3.
-enum class CudaProducts { kBf16, kFp8 };
+// How many rows are multiplied: with weights expanded to bf16, re-encoded to E4M3 (activations in E4M3), or
+// as they are (activations in NVFP4). Shapes that a device refuses in NVFP4 are multiplied in bf16.
+enum class CudaProducts { kBf16, kFp8, kNvfp4 };
 
 // Sizes as in worker/model/trunk_weights.h.
 struct CudaExpert {
@@ -44,10 +45,11 @@ struct CudaTrunkWeights {
   CudaDense time0, time2;                // [H, F], [H, H]
   CudaDense vae2llm, llm2vae;            // [H, 48], [48, H]
 
-  // Reads, repacks and uploads everything. Both experts' Linears are multiplied as `products` says where many rows
-  // come; the und expert also has its panels for few rows.
-  static absl::StatusOr<CudaTrunkWeights> Load(const CudaContext& ctx, const StateDict& dict, const ModelConfig& config,
-                                               const ShardPlan& plan, CudaProducts products, bool with_head);
+  // Reads, repacks and uploads everything. Both experts' Linears are multiplied as `products` says where many
+  // rows come; the und expert also has its panels for few rows.
+  static absl::StatusOr<CudaTrunkWeights> Load(const CudaContext& ctx, const StateDict& dict,
+                                               const ModelConfig& config, const ShardPlan& plan,
+                                               CudaProducts products, bool with_head);
   int64_t resident_bytes() const;
 };
 

@@ -35,7 +35,8 @@ class CudaVaeDecoder::Loader {
   // `in` and `out` 0: any.
   absl::StatusOr<CudaConv2d> Conv(const std::string& prefix, int64_t kernel, int64_t in, int64_t out) const {
     LANCET_ASSIGN_OR_RETURN(const VaeConvTensors tensors, ReadVaeConv(dict_, prefix, kernel, in, out));
-    return CudaConv2d::Create(ctx_, {tensors.out_channels, tensors.in_channels, kernel}, tensors.weight, tensors.bias);
+    return CudaConv2d::Create(ctx_, {tensors.out_channels, tensors.in_channels, kernel}, tensors.weight,
+                              tensors.bias);
   }
   absl::StatusOr<DeviceArray<float>> Gamma(const std::string& name, int64_t channels) const {
     LANCET_ASSIGN_OR_RETURN(std::vector<float> gamma, ReadVaeVector(dict_, name, channels));
@@ -65,7 +66,8 @@ class CudaVaeDecoder::Loader {
   const StateDict& dict_;
 };
 
-absl::StatusOr<std::unique_ptr<CudaVaeDecoder>> CudaVaeDecoder::Load(const CudaContext& ctx, MatmulPlans& matmul,
+absl::StatusOr<std::unique_ptr<CudaVaeDecoder>> CudaVaeDecoder::Load(const CudaContext& ctx,
+                                                                     MatmulPlans& matmul,
                                                                      const StateDict& vae,
                                                                      const VaeDecoderOptions& options) {
   std::unique_ptr<CudaVaeDecoder> decoder(new CudaVaeDecoder(ctx, matmul, options));
@@ -86,7 +88,8 @@ absl::StatusOr<std::unique_ptr<CudaVaeDecoder>> CudaVaeDecoder::Load(const CudaC
     stage.frame_factor = index < 2 ? 2 : 1;
     for (int b = 0; b < 3; ++b) {
       // The first block sets the stage's width.
-      LANCET_ASSIGN_OR_RETURN(ResBlock block, loader.Block(absl::StrCat(prefix, b), width, b == 0 ? 0 : width));
+      LANCET_ASSIGN_OR_RETURN(ResBlock block,
+                              loader.Block(absl::StrCat(prefix, b), width, b == 0 ? 0 : width));
       width = block.out();
       stage.blocks.push_back(std::move(block));
     }
@@ -106,7 +109,8 @@ absl::StatusOr<std::unique_ptr<CudaVaeDecoder>> CudaVaeDecoder::Load(const CudaC
   }
   if (static_cast<int64_t>(mean.size()) != latent || static_cast<int64_t>(inv_std.size()) != latent) {
     return absl::InvalidArgumentError(absl::StrCat(vae.path(), ": the decoder takes ", latent,
-                                                   " latent channels; there are statistics for ", mean.size()));
+                                                   " latent channels; there are statistics for ",
+                                                   mean.size()));
   }
   LANCET_ASSIGN_OR_RETURN(decoder->mean_, loader.Upload(mean));
   LANCET_ASSIGN_OR_RETURN(decoder->inv_std_, loader.Upload(inv_std));
@@ -148,7 +152,8 @@ absl::Status CudaVaeDecoder::Reserve() {
   return absl::OkStatus();
 }
 
-absl::Status CudaVaeDecoder::Residual(ResBlock& block, const bf16* x, int64_t height, int64_t width, bf16* y) {
+absl::Status CudaVaeDecoder::Residual(ResBlock& block, const bf16* x, int64_t height, int64_t width,
+                                      bf16* y) {
   const int64_t pixels = height * width;
   bf16* const normed = maps_[kNormed].data();
   bf16* const inner = maps_[kInner].data();
@@ -160,8 +165,8 @@ absl::Status CudaVaeDecoder::Residual(ResBlock& block, const bf16* x, int64_t he
     LANCET_RETURN_IF_ERROR(block.shortcut->Forward(x, height, width, nullptr, y));
     addend = y;
   }
-  LANCET_CUDA_RETURN_IF_ERROR(
-      cuda::ChannelNorm(inner, block.norm2.data(), pixels, block.out(), /*silu=*/true, normed, ctx_.stream()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::ChannelNorm(inner, block.norm2.data(), pixels, block.out(), /*silu=*/true,
+                                                normed, ctx_.stream()));
   return block.conv2->Forward(normed, height, width, addend, y);
 }
 
@@ -176,10 +181,10 @@ absl::Status CudaVaeDecoder::Attend(int64_t height, int64_t width, bf16* x) {
       cuda::ChannelNorm(x, attention_norm_.data(), pixels, channels, /*silu=*/false, normed, ctx_.stream()));
   LANCET_RETURN_IF_ERROR(qkv_->Forward(normed, height, width, nullptr, qkv));
   // Rows of the transposed values are padded to 16 bytes; what lies there meets probabilities of zero.
-  LANCET_CUDA_RETURN_IF_ERROR(
-      cudaMemsetAsync(values_.data(), 0, static_cast<size_t>(channels * padded) * sizeof(bf16), ctx_.stream()));
-  LANCET_CUDA_RETURN_IF_ERROR(
-      cuda::Transpose(qkv + 2 * channels, 3 * channels, pixels, channels, values_.data(), padded, ctx_.stream()));
+  LANCET_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(
+      values_.data(), 0, static_cast<size_t>(channels * padded) * sizeof(bf16), ctx_.stream()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::Transpose(qkv + 2 * channels, 3 * channels, pixels, channels,
+                                              values_.data(), padded, ctx_.stream()));
   const int64_t chunk = std::max<int64_t>(1, kMaxScores / padded);
   for (int64_t first = 0; first < pixels; first += chunk) {
     const int64_t rows = std::min(chunk, pixels - first);
@@ -196,7 +201,8 @@ absl::Status CudaVaeDecoder::Attend(int64_t height, int64_t width, bf16* x) {
     args.w = qkv + channels;
     args.y = scores_.data();
     LANCET_RETURN_IF_ERROR(matmul_.Run(scores, args));
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::SoftmaxRows(scores_.data(), 1.0f / std::sqrt(static_cast<float>(channels)), rows,
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::SoftmaxRows(scores_.data(),
+                                                  1.0f / std::sqrt(static_cast<float>(channels)), rows,
                                                   pixels, padded, probabilities_.data(), ctx_.stream()));
     MatmulShape mix;
     mix.tokens = rows;
@@ -215,14 +221,15 @@ absl::Status CudaVaeDecoder::Attend(int64_t height, int64_t width, bf16* x) {
 absl::Status CudaVaeDecoder::Run(const float* latents, int64_t height, int64_t width) {
   if (height < 1 || width < 1 || height > options_.max_latents || width > options_.max_latents ||
       height * width > options_.max_latents) {
-    return absl::InvalidArgumentError(absl::StrCat("VAE decode: ", height, " x ", width, " latents; expected 1 to ",
-                                                   options_.max_latents, " in all"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "VAE decode: ", height, " x ", width, " latents; expected 1 to ", options_.max_latents, " in all"));
   }
   const cudaStream_t stream = ctx_.stream();
   bf16* const x = maps_[kInput].data();
   LANCET_CUDA_RETURN_IF_ERROR(cuda::DenormaliseLatents(latents, inv_std_.data(), mean_.data(), height * width,
                                                        latent_channels_, maps_[kNormed].data(), stream));
-  LANCET_RETURN_IF_ERROR(latent_in_->Forward(maps_[kNormed].data(), height, width, nullptr, maps_[kInner].data()));
+  LANCET_RETURN_IF_ERROR(
+      latent_in_->Forward(maps_[kNormed].data(), height, width, nullptr, maps_[kInner].data()));
   LANCET_RETURN_IF_ERROR(conv_in_->Forward(maps_[kInner].data(), height, width, nullptr, x));
   LANCET_RETURN_IF_ERROR(Residual(middle_in_, x, height, width, x));
   LANCET_RETURN_IF_ERROR(Attend(height, width, x));
@@ -248,23 +255,27 @@ absl::Status CudaVaeDecoder::Run(const float* latents, int64_t height, int64_t w
     }
     channels = out;
   }
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::ChannelNorm(maps_[kStream].data(), head_norm_.data(), height * width, channels,
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::ChannelNorm(maps_[kStream].data(), head_norm_.data(), height * width,
+                                                channels,
                                                 /*silu=*/true, maps_[kNormed].data(), stream));
   LANCET_RETURN_IF_ERROR(head_->Forward(maps_[kNormed].data(), height, width, nullptr, maps_[kInner].data()));
-  return CudaStatus(cuda::Unpatchify(maps_[kInner].data(), height, width, options_.clamp, planes_.data(), stream),
-                    "unpatchify");
+  return CudaStatus(
+      cuda::Unpatchify(maps_[kInner].data(), height, width, options_.clamp, planes_.data(), stream),
+      "unpatchify");
 }
 
 absl::StatusOr<std::vector<float>> CudaVaeDecoder::Decode(const KernelContext& /*ctx*/,
                                                           ConstMatrixView<float> latents, int64_t height,
                                                           int64_t width) {
-  if (latents.rows != height * width || latents.cols != latent_channels_ || latents.rows > options_.max_latents) {
-    return absl::InvalidArgumentError(absl::StrCat("VAE decode: latents are [", latents.rows, ", ", latents.cols,
-                                                   "]; expected [", height * width, ", ", latent_channels_,
-                                                   "], at most ", options_.max_latents, " rows"));
+  if (latents.rows != height * width || latents.cols != latent_channels_ ||
+      latents.rows > options_.max_latents) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("VAE decode: latents are [", latents.rows, ", ", latents.cols, "]; expected [",
+                     height * width, ", ", latent_channels_, "], at most ", options_.max_latents, " rows"));
   }
   std::vector<float> dense;
-  for (int64_t r = 0; r < latents.rows; ++r) dense.insert(dense.end(), latents.row(r), latents.row(r) + latents.cols);
+  for (int64_t r = 0; r < latents.rows; ++r)
+    dense.insert(dense.end(), latents.row(r), latents.row(r) + latents.cols);
   LANCET_RETURN_IF_ERROR(latents_.CopyFrom(dense, ctx_.stream()));
   LANCET_RETURN_IF_ERROR(Run(latents_.data(), height, width));
   std::vector<float> planes(3 * kPixelsPerLatent * kPixelsPerLatent * height * width);

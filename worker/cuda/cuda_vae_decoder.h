@@ -1,5 +1,5 @@
-// The decoder half of the autoencoder on a device, for single pictures: the graph of worker/model/vae/vae_decoder.h with
-// bf16 maps. Upsampled and normalised maps exist as a whole.
+// The decoder half of the autoencoder on a device, for single pictures: the graph of
+// worker/model/vae/vae_decoder.h with bf16 maps. Upsampled and normalised maps exist as a whole.
 #pragma once
 
 #include <cstdint>
@@ -22,16 +22,18 @@ namespace lancet {
 // Not thread-safe.
 class CudaVaeDecoder final : public VaeDecoder {
  public:
-  // `vae` was checked (common/vae_check.h) and may go away afterwards. Memory for the largest picture is taken at once.
+  // `vae` was checked (common/vae_check.h) and may go away afterwards. Memory for the largest picture is
+  // taken at once.
   static absl::StatusOr<std::unique_ptr<CudaVaeDecoder>> Load(const CudaContext& ctx, MatmulPlans& matmul,
-                                                              const StateDict& vae, const VaeDecoderOptions& options);
+                                                              const StateDict& vae,
+                                                              const VaeDecoderOptions& options);
 
   int64_t latent_channels() const override { return latent_channels_; }
   int64_t max_latents() const override { return options_.max_latents; }
 
   // As in the base class; uploads the latents and waits. The kernel context is not used.
-  absl::StatusOr<std::vector<float>> Decode(const KernelContext& ctx, ConstMatrixView<float> latents, int64_t height,
-                                            int64_t width) override;
+  absl::StatusOr<std::vector<float>> Decode(const KernelContext& ctx, ConstMatrixView<float> latents,
+                                            int64_t height, int64_t width) override;
 
   // Latents [height * width, 48] f32 on the device to a picture; waits.
   absl::StatusOr<RgbImage> DecodePicture(const float* latents, int64_t height, int64_t width);

@@ -20,10 +20,12 @@
 
 namespace lancet {
 
-enum class DeviceKind { kCpu, kCuda };
+// kAuto: CUDA where the build, the machine and the options allow it, else the CPU.
+enum class DeviceKind { kCpu, kCuda, kAuto };
 
-// How NVFP4 Linears are multiplied: weights expanded to bf16, or re-encoded to E4M3 with activations in E4M3 (CUDA).
-enum class LinearMode { kW4A16, kW4A8 };
+// How NVFP4 Linears are multiplied: weights expanded to bf16; on CUDA devices also re-encoded to E4M3 with
+// activations in E4M3, or as they are with activations in NVFP4 (where the device refuses that, as kW4A16).
+enum class LinearMode { kW4A16, kW4A8, kW4A4 };
 
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;

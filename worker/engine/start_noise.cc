@@ -11,8 +11,8 @@ namespace {
 
 int64_t ConditionValues(const RequestPlan& plan) {
   if (!plan.condition_image.has_value()) return 0;
-  return int64_t{plan.condition_image->width / kPixelsPerLatent} * (plan.condition_image->height / kPixelsPerLatent) *
-         kLatentChannels;
+  return int64_t{plan.condition_image->width / kPixelsPerLatent} *
+         (plan.condition_image->height / kPixelsPerLatent) * kLatentChannels;
 }
 
 }  // namespace

@@ -26,9 +26,11 @@ float Element(const TensorView& t, int64_t i) {
   }
 }
 
-absl::Status Odd(const StateDict& dict, const std::string& name, const TensorView& t, const std::string& expected) {
-  return absl::InvalidArgumentError(absl::StrCat(dict.path(), ": tensor \"", name, "\" is ", DTypeName(t.dtype), " ",
-                                                 ShapeString(t.shape), "; expected ", expected));
+absl::Status Odd(const StateDict& dict, const std::string& name, const TensorView& t,
+                 const std::string& expected) {
+  return absl::InvalidArgumentError(absl::StrCat(dict.path(), ": tensor \"", name, "\" is ",
+                                                 DTypeName(t.dtype), " ", ShapeString(t.shape), "; expected ",
+                                                 expected));
 }
 
 absl::StatusOr<TensorView> GetFloat(const StateDict& dict, const std::string& name) {
@@ -72,7 +74,8 @@ absl::StatusOr<VaeConvTensors> ReadVaeConv(const StateDict& dict, const std::str
   return tensors;
 }
 
-absl::StatusOr<std::vector<float>> ReadVaeVector(const StateDict& dict, const std::string& name, int64_t count) {
+absl::StatusOr<std::vector<float>> ReadVaeVector(const StateDict& dict, const std::string& name,
+                                                 int64_t count) {
   LANCET_ASSIGN_OR_RETURN(const TensorView t, GetFloat(dict, name));
   if (t.num_elements() != count) return Odd(dict, name, t, absl::StrCat(count, " elements"));
   std::vector<float> values(count);
