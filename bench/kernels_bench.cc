@@ -10,7 +10,7 @@
 #include "benchmark/benchmark.h"
 #include "kernels/activation.h"
 #include "kernels/attention.h"
-#include "kernels/gemm.h"
+#include "kernels/bf16_gemm.h"
 #include "kernels/nvfp4.h"
 
 namespace lancet {
@@ -72,17 +72,18 @@ void BM_Nvfp4Gemm(benchmark::State& state) {
   }
 }
 
-void BM_DenseLinear(benchmark::State& state) {
+void BM_Bf16Gemm(benchmark::State& state) {
   const int64_t rows = state.range(0);
   const int64_t cols = state.range(1);
   const int64_t tokens = state.range(2);
   const auto ctx = Context(CpuIsa::kAvx512Bf16);
   const std::vector<bf16> w = Values(rows * cols);
-  const auto linear = DenseLinear::Create(*ctx, {w.data(), rows, cols}, {});
+  const auto weights = Bf16Weights::Pack(*ctx, {w.data(), rows, cols});
   const std::vector<bf16> x = Values(tokens * cols);
   std::vector<bf16> y(static_cast<size_t>(tokens * rows));
   while (state.KeepRunning()) {
-    const absl::Status status = linear->Forward(*ctx, {x.data(), tokens, cols}, {y.data(), tokens, rows});
+    const absl::Status status =
+        Bf16Gemm(*ctx, {x.data(), tokens, cols}, *weights, {}, MatrixView<bf16>(y.data(), tokens, rows));
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
   }
   Report(state, 2.0 * static_cast<double>(rows * cols * tokens));
@@ -152,11 +153,12 @@ void Nvfp4Shapes(benchmark::internal::Benchmark* bench) {
 }
 
 BENCHMARK(BM_Nvfp4Gemm)->Apply(Nvfp4Shapes)->Unit(benchmark::kMicrosecond);
-BENCHMARK(BM_DenseLinear)
+BENCHMARK(BM_Bf16Gemm)
     ->Args({2048, 48, 258})
     ->Args({48, 2048, 258})
     ->Args({1024, 512, 1})
     ->Args({1024, 512, 258})
+    ->Args({3840, 1280, 2304})
     ->Unit(benchmark::kMicrosecond);
 BENCHMARK(BM_Attention)
     ->Args({4, 2, 258, 60})

@@ -9,6 +9,11 @@
 
 namespace lancet {
 
+// Pixels to a side of the release's patches and cells (see VisionConfig): what pictures are cropped to.
+inline constexpr int32_t kVisionPatchSide = 14;
+inline constexpr int32_t kVisionMergeSize = 2;
+inline constexpr int32_t kVisionCellSide = kVisionMergeSize * kVisionPatchSide;
+
 // A picture is cut into patches of patch_size x patch_size pixels; merge_size x merge_size patches form a
 // cell, which becomes one token of the trunk. Attention stays inside windows of window_cells x window_cells
 // cells, except in full_attention_blocks, where it spans the frame.
@@ -18,9 +23,9 @@ struct VisionConfig {
   int64_t num_heads = 0;
   int64_t head_dim = 0;  // hidden_size / num_heads, a multiple of 4
   int64_t intermediate_size = 0;
-  int64_t patch_size = 14;
+  int64_t patch_size = kVisionPatchSide;
   int64_t temporal_patch_size = 2;  // frames per patch
-  int64_t merge_size = 2;
+  int64_t merge_size = kVisionMergeSize;
   int64_t window_cells = 4;
   std::vector<int64_t> full_attention_blocks;  // ascending
   int64_t out_hidden_size = 0;                 // of a token: the trunk's hidden size

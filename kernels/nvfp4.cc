@@ -44,17 +44,13 @@ absl::Status CheckPart(const Nvfp4MatrixView& part, int64_t cols, size_t index) 
   return absl::OkStatus();
 }
 
-// Either y_bf16 or y_f32.
-absl::Status Run(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
-                 absl::Span<const bf16> bias, MatrixView<bf16> y_bf16, MatrixView<float> y_f32) {
+Nvfp4KernelArgs ArgsOf(const Nvfp4Weights& w) {
   Nvfp4KernelArgs args;
+  args.rows = w.rows();
+  args.cols = w.cols();
   args.codes = w.codes().data();
   args.scales = reinterpret_cast<const uint16_t*>(w.scales().data());
-  args.bias = bias.empty() ? nullptr : reinterpret_cast<const uint16_t*>(bias.data());
-  args.y_bf16 = reinterpret_cast<uint16_t*>(y_bf16.data);
-  args.y_f32 = y_f32.data;
-  args.y_stride = y_bf16.data != nullptr ? y_bf16.stride : y_f32.stride;
-  return RunPanels(ctx, KernelFor(ctx.isa()), x, w.rows(), args);
+  return args;
 }
 
 }  // namespace
@@ -99,29 +95,12 @@ int64_t Nvfp4Weights::resident_bytes() const {
 
 absl::Status Nvfp4Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
                        absl::Span<const bf16> bias, MatrixView<bf16> y) {
-  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "x", x, x.rows, w.cols()));
-  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "y", y, x.rows, w.rows()));
-  if (!bias.empty()) LANCET_RETURN_IF_ERROR(CheckLength("Nvfp4Gemm", "bias", bias.size(), w.rows()));
-  if (x.rows == 0 || w.rows() == 0) return absl::OkStatus();
-  if (w.cols() == 0) {
-    for (int64_t t = 0; t < y.rows; ++t) {
-      for (int64_t r = 0; r < y.cols; ++r) y.row(t)[r] = bias.empty() ? bf16{} : bias[r];
-    }
-    return absl::OkStatus();
-  }
-  return Run(ctx, x, w, bias, y, {});
+  return PanelProduct("Nvfp4Gemm", ctx, KernelFor(ctx.isa()), ArgsOf(w), x, bias, y);
 }
 
 absl::Status Nvfp4Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
                        MatrixView<float> y) {
-  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "x", x, x.rows, w.cols()));
-  LANCET_RETURN_IF_ERROR(CheckMatrix("Nvfp4Gemm", "y", y, x.rows, w.rows()));
-  if (x.rows == 0 || w.rows() == 0) return absl::OkStatus();
-  if (w.cols() == 0) {
-    for (int64_t t = 0; t < y.rows; ++t) std::fill_n(y.row(t), y.cols, 0.0f);
-    return absl::OkStatus();
-  }
-  return Run(ctx, x, w, {}, {}, y);
+  return PanelProduct("Nvfp4Gemm", ctx, KernelFor(ctx.isa()), ArgsOf(w), x, {}, y);
 }
 
 }  // namespace lancet

@@ -79,6 +79,8 @@ if [[ $quick == false ]]; then
   if stage "asan build" configure_and_build asan all; then
     stage "asan tests" run_tests asan || true
   fi
+  # oneDNN is not instrumented, so TSan takes its cache, which ranks that are threads of one process share, for a
+  # race; the preset turns that cache off.
   if stage "tsan build" configure_and_build tsan lancet_nogrpc_tests; then
     stage "tsan tests" run_tests tsan --label-regex '^nogrpc$' || true
   fi

@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
-#include "common/vision_patches.h"
+#include "common/vision_config.h"
 #include "coordinator/request/positions.h"
 
 namespace lancet {

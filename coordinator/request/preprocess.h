@@ -21,7 +21,7 @@
 #include "absl/status/statusor.h"
 #include "common/model_config.h"
 #include "common/rgb_image.h"
-#include "common/vision_patches.h"
+#include "common/vision_config.h"
 #include "coordinator/request/resample.h"
 #include "coordinator/request/resize_presets.h"
 

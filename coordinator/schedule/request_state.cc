@@ -5,7 +5,7 @@
 
 #include "common/model_config.h"
 #include "common/plan_rows.h"
-#include "common/vision_patches.h"
+#include "common/vision_config.h"
 
 namespace lancet {
 int64_t RequestShape::largest_piece() const {

@@ -7,7 +7,6 @@
 
 namespace lancet {
 
-// cols is even.
 struct Bf16KernelArgs : PanelKernelArgs {
   const uint32_t* pairs = nullptr;  // layout of Bf16Weights
 };

@@ -15,7 +15,7 @@ struct Bf16Panels {
 
   static PanelSlab Slab(const Bf16KernelArgs& args, int64_t panel, int64_t panels, int64_t k, int64_t cols,
                         uint32_t* space) {
-    const int64_t panel_pairs = args.cols / 2 * kPanelCols;
+    const int64_t panel_pairs = (args.cols + 1) / 2 * kPanelCols;
     const uint32_t* from = args.pairs + panel * panel_pairs + k / 2 * kPanelCols;
     if constexpr (S::kUnitCols == 2) {
       return {from, panel_pairs};
@@ -24,7 +24,8 @@ struct Bf16Panels {
       for (int64_t p = 0; p < panels; ++p) {
         const uint32_t* pairs = from + p * panel_pairs;
         uint32_t* units = space + p * kStride;
-        for (int64_t u = 0; u < cols / 2; ++u) {
+        // A last column that is odd makes a unit too many, which nothing reads: slabs have an even size.
+        for (int64_t u = 0; u < (cols + 1) / 2; ++u) {
           for (int i = 0; i < kPanelCols; ++i) {
             units[i] = pairs[i] << 16;
             units[kPanelCols + i] = pairs[i] & 0xffff0000u;

@@ -52,17 +52,6 @@ inline dnnl::convolution_forward::primitive_desc ConvolutionDesc(
 
 inline dnnl::matmul::primitive_desc MatmulDesc(const dnnl::engine& engine, const dnnl::memory::desc& src,
                                                const dnnl::memory::desc& weights,
-                                               const dnnl::memory::desc& bias,
-                                               const dnnl::memory::desc& dst) {
-#if DNNL_VERSION_MAJOR >= 3
-  return {engine, src, weights, bias, dst};
-#else
-  return {dnnl::matmul::desc(src, weights, bias, dst), engine};
-#endif
-}
-
-inline dnnl::matmul::primitive_desc MatmulDesc(const dnnl::engine& engine, const dnnl::memory::desc& src,
-                                               const dnnl::memory::desc& weights,
                                                const dnnl::memory::desc& dst) {
 #if DNNL_VERSION_MAJOR >= 3
   return {engine, src, weights, dst};

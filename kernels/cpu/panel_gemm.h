@@ -59,7 +59,7 @@ struct PanelGemm {
   // Tokens [token_begin, token_end), `panels` <= kGroupPanels panels from `panel` on.
   static void RunGroup(const Args& args, int64_t token_begin, int64_t token_end, int64_t panel,
                        int64_t panels) {
-    const int64_t x_units = args.cols / S::kUnitCols;
+    const int64_t x_units = UnitsOf<S>(args.cols);
     uint32_t* space = reinterpret_cast<uint32_t*>(args.scratch);
     float* sums = reinterpret_cast<float*>(space + kGroupCols * kSlabUnits);
     for (int64_t k = 0; k < args.cols; k += kSlabCols) {
@@ -68,7 +68,7 @@ struct PanelGemm {
       TileProductArgs product;
       product.panels = slab.units;
       product.panel_stride = slab.stride;
-      product.units = cols / S::kUnitCols;
+      product.units = UnitsOf<S>(cols);
       product.c_stride = kGroupCols;
       product.accumulate = k > 0;
       for (int64_t t = token_begin; t < token_end; t += S::kTileRows) {

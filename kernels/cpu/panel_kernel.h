@@ -26,8 +26,8 @@ struct PanelKernelArgs {
 struct RowPacker {
   int tile_rows = 0;  // rows of a packed tile
   int unit_cols = 0;  // columns per four packed bytes
-  // Packs `count` <= tile_rows rows of x, which begins at the first of them, into count * cols / unit_cols
-  // units.
+  // Packs `count` <= tile_rows rows of x, which begins at the first of them, into count * ceil(cols /
+  // unit_cols) units.
   void (*pack)(const uint16_t* x, int64_t x_stride, int count, int64_t cols, uint32_t* tile) = nullptr;
 };
 

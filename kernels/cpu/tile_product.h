@@ -32,6 +32,12 @@ struct TileProductArgs {
   bool accumulate = false;  // adds to c; otherwise overwrites it
 };
 
+// Units that `cols` columns of a row take.
+template <typename S>
+constexpr int64_t UnitsOf(int64_t cols) {
+  return (cols + S::kUnitCols - 1) / S::kUnitCols;
+}
+
 template <typename S, int M, int N>
 void TileProduct(const TileProductArgs& args) {
   using F = typename S::F;
@@ -105,25 +111,28 @@ void RunTilePanels(int rows, int64_t panels, TileProductArgs args) {
   }
 }
 
-// Packs `count` bf16 rows of `cols` columns (a multiple of S::kUnitCols): [unit][count]. count is at most 8,
-// or a multiple of 8.
+// Packs `count` bf16 rows of `cols` columns: [unit][count]. A unit that the last column leaves half empty is
+// filled with a zero; nothing beyond a row is read. count is at most 8, or a multiple of 8.
 template <typename S>
 void PackTile(const uint16_t* const* rows, int count, int64_t cols, uint32_t* tile) {
-  const int64_t units = cols / S::kUnitCols;
+  const int64_t units = UnitsOf<S>(cols);
   for (int first = 0; first < count; first += 8) {
     const int group = count - first < 8 ? count - first : 8;
     int64_t u = 0;
     // A narrow group scribbles beyond its rows, so the last units, which would do so beyond the tile, are
     // left to the scalar loop.
-    for (; (u + 7) * count + first + 8 <= units * count; u += 8) {
+    for (; (u + 7) * count + first + 8 <= units * count && (u + 8) * S::kUnitCols <= cols; u += 8) {
       S::PackUnits8(rows + first, group, u * S::kUnitCols, tile + u * count + first, count);
     }
     for (; u < units; ++u) {
       for (int m = 0; m < group; ++m) {
         const uint16_t* row = rows[first + m];
-        tile[u * count + first + m] = S::kUnitCols == 2
-                                          ? row[2 * u] | static_cast<uint32_t>(row[2 * u + 1]) << 16
-                                          : static_cast<uint32_t>(row[u]) << 16;
+        uint32_t& unit = tile[u * count + first + m];
+        if constexpr (S::kUnitCols == 1) {
+          unit = static_cast<uint32_t>(row[u]) << 16;
+        } else {
+          unit = row[2 * u] | (2 * u + 1 < cols ? static_cast<uint32_t>(row[2 * u + 1]) << 16 : 0);
+        }
       }
     }
   }

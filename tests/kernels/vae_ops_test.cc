@@ -160,6 +160,23 @@ TEST(ImageToPixelsTest, MapsBytesToTheUnitRange) {
   EXPECT_EQ(ImageToPixels({2, 2, {0, 0, 0}}).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(ImageToPixelsTest, PlanesAreExact) {
+  // A pixel's red is its column, green its row, blue constant.
+  RgbImage image{16, 32, {}};
+  for (int y = 0; y < 32; ++y) {
+    for (int x = 0; x < 16; ++x) {
+      for (const int level : {x, y, 255}) image.pixels.push_back(static_cast<uint8_t>(level));
+    }
+  }
+  const auto planes = ImageToPixels(image);
+  ASSERT_TRUE(planes.ok());
+  ASSERT_EQ(planes->size(), 3u * 16 * 32);
+  EXPECT_EQ((*planes)[0], -1.0f);
+  EXPECT_EQ((*planes)[15], (15.0f / 255.0f - 0.5f) / 0.5f);
+  EXPECT_EQ((*planes)[16 * 32 + 16 * 31 + 3], (31.0f / 255.0f - 0.5f) / 0.5f);
+  EXPECT_EQ(planes->back(), 1.0f);
+}
+
 TEST(PixelsToImageTest, RoundsHalvesToEvenAndClamps) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   // (x / 2 + 1/2) * 255: 0, 255, 127.5 -> 128 (even), clamped ends, NaN as 0.

@@ -9,9 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
-#include "common/vision_patches.h"
+#include "common/vision_config.h"
 #include "coordinator/request/preprocess.h"
+#include "kernels/vae_ops.h"
 #include "tools/golden/golden_runs.h"
+#include "worker/model/vision/vision_patches.h"
 
 namespace lancet {
 namespace {
@@ -38,6 +40,16 @@ template <typename T>
 std::string Crc(const std::vector<T>& values) {
   const uLong crc = crc32_z(0, reinterpret_cast<const Bytef*>(values.data()), values.size() * sizeof(T));
   return absl::StrFormat("%08X", crc);
+}
+
+// The vision tower's input before it is rounded.
+absl::StatusOr<std::vector<float>> AllPatches(const RgbImage& image) {
+  const VisionConfig config;
+  LANCET_ASSIGN_OR_RETURN(const PicturePatches patches, PicturePatches::Create(config, image));
+  const int64_t count = patches.grid().patches();
+  std::vector<float> values(count * config.patch_values());
+  for (int64_t i = 0; i < count; ++i) patches.Fill(i, values.data() + i * config.patch_values());
+  return values;
 }
 
 // `kept` is the picture's file name, empty if it was not kept.
@@ -71,11 +83,11 @@ absl::Status ComparePicture(const GoldenContext& context, const std::string& fol
   };
 
   LANCET_ASSIGN_OR_RETURN(const LatentCrop latent, PrepareForLatents(image, preset));
-  LANCET_ASSIGN_OR_RETURN(const std::vector<float> planes, LatentEncoderPlanes(latent.image));
+  LANCET_ASSIGN_OR_RETURN(const std::vector<float> planes, ImageToPixels(latent.image));
   LANCET_RETURN_IF_ERROR(CompareCrop(context, item["vae"], latent.image, planes, kept("vae"), tallies));
 
   LANCET_ASSIGN_OR_RETURN(const VisionCrop vision, PrepareForVision(image, preset));
-  LANCET_ASSIGN_OR_RETURN(const std::vector<float> patches, VisionPatches(vision.image));
+  LANCET_ASSIGN_OR_RETURN(const std::vector<float> patches, AllPatches(vision.image));
   return CompareCrop(context, item["vit"], vision.image, patches, kept("vit"), tallies);
 }
 

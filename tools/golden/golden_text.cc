@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
-#include "common/vision_patches.h"
+#include "common/vision_config.h"
 #include "coordinator/request/plan_builder.h"
 #include "coordinator/request/unicode.h"
 #include "tools/golden/golden_runs.h"

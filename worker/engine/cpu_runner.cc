@@ -300,9 +300,9 @@ void CpuRunner::TraceCaches(const CpuRequest& request) {
 
 absl::Status CpuRunner::Velocity(MatrixView<bf16> rows, MatrixView<bf16> velocity) {
   const MatrixView<bf16> normed(normed_.data(), rows.rows, rows.cols);
-  LANCET_RETURN_IF_ERROR(
-      RmsNorm(*ctx_, rows, transformer_->weights().gen_norm, config_.rms_norm_eps, normed));
-  return transformer_->weights().llm2vae[0].Forward(*ctx_, normed, velocity);
+  const TrunkWeights& weights = transformer_->weights();
+  LANCET_RETURN_IF_ERROR(RmsNorm(*ctx_, rows, weights.gen_norm, config_.rms_norm_eps, normed));
+  return Bf16Gemm(*ctx_, normed, weights.llm2vae.weight, weights.llm2vae.bias, velocity);
 }
 
 absl::Status CpuRunner::Step(const Placed& placed, int64_t first_gen, WorkResult& result) {
@@ -359,7 +359,7 @@ absl::Status CpuRunner::PickTokens(absl::Span<const Placed> placed, absl::Span<W
   LANCET_RETURN_IF_ERROR(RmsNorm(*ctx_, MatrixView<bf16>(last.data(), count, config_.hidden_size),
                                  weights.und_norm, config_.rms_norm_eps, normed));
   const MatrixView<bf16> logits(logits_.data(), count, share);
-  LANCET_RETURN_IF_ERROR(Bf16Gemm(*ctx_, normed, weights.head, logits));
+  LANCET_RETURN_IF_ERROR(Bf16Gemm(*ctx_, normed, weights.head, {}, logits));
 
   std::vector<TokenChoice> mine(count);
   for (int64_t k = 0; k < count; ++k) {

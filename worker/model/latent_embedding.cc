@@ -5,6 +5,7 @@
 
 #include "common/status_macros.h"
 #include "kernels/activation.h"
+#include "kernels/bf16_gemm.h"
 
 namespace lancet {
 
@@ -58,16 +59,17 @@ absl::Status EmbedTime(const KernelContext& ctx, const TrunkWeights& weights, fl
   for (size_t i = 0; i < features.size(); ++i) rounded[i] = ToBf16(features[i]);
   std::vector<bf16> inner(out.cols);
   const MatrixView<bf16> inner_view(inner.data(), 1, out.cols);
-  LANCET_RETURN_IF_ERROR(weights.time_mlp[0].Forward(
-      ctx, ConstMatrixView<bf16>(rounded.data(), 1, static_cast<int64_t>(rounded.size())), inner_view));
+  const ConstMatrixView<bf16> features_view(rounded.data(), 1, static_cast<int64_t>(rounded.size()));
+  LANCET_RETURN_IF_ERROR(
+      Bf16Gemm(ctx, features_view, weights.time_in.weight, weights.time_in.bias, inner_view));
   LANCET_RETURN_IF_ERROR(Silu(ctx, inner_view));
-  return weights.time_mlp[1].Forward(ctx, inner_view, out);
+  return Bf16Gemm(ctx, inner_view, weights.time_out.weight, weights.time_out.bias, out);
 }
 
 absl::Status EmbedLatents(const KernelContext& ctx, const TrunkWeights& weights,
                           const LatentPositionTable& positions, ConstMatrixView<bf16> latents,
                           int64_t latent_width, ConstMatrixView<bf16> time, MatrixView<bf16> out) {
-  LANCET_RETURN_IF_ERROR(weights.vae2llm[0].Forward(ctx, latents, out));
+  LANCET_RETURN_IF_ERROR(Bf16Gemm(ctx, latents, weights.vae2llm.weight, weights.vae2llm.bias, out));
   ctx.pool().ParallelFor(latents.rows, 16, [&](int64_t begin, int64_t end, int /*thread*/) {
     std::vector<bf16> position(out.cols);
     for (int64_t i = begin; i < end; ++i) {

@@ -77,12 +77,14 @@ absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDi
   return w;
 }
 
-absl::StatusOr<DenseLinear> LoadDense(const KernelContext& ctx, const StateDict& dict,
-                                      const std::string& base, int64_t rows, int64_t cols) {
+absl::StatusOr<Bf16Linear> LoadDense(const KernelContext& ctx, const StateDict& dict, const std::string& base,
+                                     int64_t rows, int64_t cols) {
+  Bf16Linear linear;
   LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<bf16> weight,
                           LoadMatrix(dict, absl::StrCat(base, ".weight"), rows, cols));
-  LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> bias, LoadVector(dict, absl::StrCat(base, ".bias"), rows));
-  return DenseLinear::Create(ctx, weight, bias);
+  LANCET_ASSIGN_OR_RETURN(linear.weight, Bf16Weights::Pack(ctx, weight));
+  LANCET_ASSIGN_OR_RETURN(linear.bias, LoadVector(dict, absl::StrCat(base, ".bias"), rows));
+  return linear;
 }
 
 }  // namespace
@@ -124,18 +126,11 @@ absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const 
                                                    "; expected two extents"));
   }
   w.time_features = time_weight.shape[1];
-  LANCET_ASSIGN_OR_RETURN(DenseLinear time0,
-                          LoadDense(ctx, dict, "time_embedder.mlp.0", config.hidden_size, w.time_features));
-  LANCET_ASSIGN_OR_RETURN(
-      DenseLinear time2, LoadDense(ctx, dict, "time_embedder.mlp.2", config.hidden_size, config.hidden_size));
-  LANCET_ASSIGN_OR_RETURN(DenseLinear vae2llm,
-                          LoadDense(ctx, dict, "vae2llm", config.hidden_size, kLatentChannels));
-  LANCET_ASSIGN_OR_RETURN(DenseLinear llm2vae,
-                          LoadDense(ctx, dict, "llm2vae", kLatentChannels, config.hidden_size));
-  w.time_mlp.push_back(std::move(time0));
-  w.time_mlp.push_back(std::move(time2));
-  w.vae2llm.push_back(std::move(vae2llm));
-  w.llm2vae.push_back(std::move(llm2vae));
+  const int64_t hidden = config.hidden_size;
+  LANCET_ASSIGN_OR_RETURN(w.time_in, LoadDense(ctx, dict, "time_embedder.mlp.0", hidden, w.time_features));
+  LANCET_ASSIGN_OR_RETURN(w.time_out, LoadDense(ctx, dict, "time_embedder.mlp.2", hidden, hidden));
+  LANCET_ASSIGN_OR_RETURN(w.vae2llm, LoadDense(ctx, dict, "vae2llm", hidden, kLatentChannels));
+  LANCET_ASSIGN_OR_RETURN(w.llm2vae, LoadDense(ctx, dict, "llm2vae", kLatentChannels, hidden));
   return w;
 }
 

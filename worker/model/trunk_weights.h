@@ -10,7 +10,6 @@
 #include "common/partition.h"
 #include "common/state_dict.h"
 #include "kernels/bf16_gemm.h"
-#include "kernels/gemm.h"
 #include "kernels/kernel_context.h"
 #include "kernels/nvfp4.h"
 #include "worker/loader/shard_plan.h"
@@ -48,10 +47,11 @@ struct TrunkWeights {
   // The output head's rows of this rank, [head_rows.size(), H]; without rows unless the checkpoint can
   // answer.
   Bf16Weights head;
-  Range head_rows;                    // token ids
-  std::vector<DenseLinear> time_mlp;  // two: [H, F] and [H, H]
-  std::vector<DenseLinear> vae2llm;   // one: [H, 48]
-  std::vector<DenseLinear> llm2vae;   // one: [48, H]
+  Range head_rows;      // token ids
+  Bf16Linear time_in;   // [H, F]
+  Bf16Linear time_out;  // [H, H]
+  Bf16Linear vae2llm;   // [H, 48]
+  Bf16Linear llm2vae;   // [48, H]
 
   int64_t time_features = 0;  // F, 256 in the release
 

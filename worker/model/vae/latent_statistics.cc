@@ -1,9 +1,12 @@
 #include "worker/model/vae/latent_statistics.h"
 
+#include "absl/strings/str_cat.h"
 #include "common/bf16.h"
 
 namespace lancet {
 namespace {
+
+constexpr int64_t kMostLatents = int64_t{1} << 20;
 
 constexpr float kMean[kLatentChannels] = {
     -0.2289f, -0.0052f, -0.1323f, -0.2339f, -0.2799f, 0.0174f,  0.1838f,  0.1557f,  -0.1382f, 0.0542f,
@@ -28,6 +31,25 @@ LatentStatistics WanLatentStatistics() {
     statistics.inv_std[c] = RoundToBf16(1.0f / RoundToBf16(kStd[c]));
   }
   return statistics;
+}
+
+absl::Status CompleteLatentStatistics(absl::string_view path, size_t channels, std::vector<float>& mean,
+                                      std::vector<float>& inv_std) {
+  if (mean.empty() && inv_std.empty()) {
+    const LatentStatistics wan = WanLatentStatistics();
+    mean.assign(wan.mean.begin(), wan.mean.end());
+    inv_std.assign(wan.inv_std.begin(), wan.inv_std.end());
+  }
+  if (mean.size() == channels && inv_std.size() == channels) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", channels,
+                                                 " latent channels; there are statistics for ", mean.size(),
+                                                 " and ", inv_std.size()));
+}
+
+absl::Status CheckMaxLatents(int64_t max_latents) {
+  if (max_latents >= 1 && max_latents <= kMostLatents) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("max_latents is ", max_latents, "; expected 1 to ", kMostLatents));
 }
 
 }  // namespace lancet

@@ -21,8 +21,6 @@
 namespace lancet {
 namespace {
 
-// 16384 x 16384 pixels: keeps sizes far from overflow.
-constexpr int64_t kMostLatents = int64_t{1} << 20;
 constexpr int64_t kFold = 2;                          // pixels to a side of a patch
 constexpr int64_t kScale = kPixelsPerLatent / kFold;  // patches to a side of a latent
 constexpr ConvPadding kAfterPadding{0, 0, 1, 1};      // of the halving convolutions: bottom and right only
@@ -177,23 +175,11 @@ VaeEncoder::VaeEncoder(VaeEncoderOptions options) : options_(std::move(options))
 
 absl::StatusOr<std::unique_ptr<VaeEncoder>> VaeEncoder::Load(const KernelContext& ctx, const StateDict& vae,
                                                              const VaeEncoderOptions& options) {
-  if (options.max_latents < 1 || options.max_latents > kMostLatents) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_latents is ", options.max_latents, "; expected 1 to ", kMostLatents));
-  }
+  LANCET_RETURN_IF_ERROR(CheckMaxLatents(options.max_latents));
   LANCET_ASSIGN_OR_RETURN(VaeEncoderWeights weights, LoadVaeEncoderWeights(ctx, vae));
   VaeEncoderOptions complete = options;
-  if (options.mean.empty() && options.inv_std.empty()) {
-    const LatentStatistics wan = WanLatentStatistics();
-    complete.mean.assign(wan.mean.begin(), wan.mean.end());
-    complete.inv_std.assign(wan.inv_std.begin(), wan.inv_std.end());
-  }
-  const size_t channels = weights.latent_channels();
-  if (complete.mean.size() != channels || complete.inv_std.size() != channels) {
-    return absl::InvalidArgumentError(absl::StrCat(vae.path(), ": the encoder gives ", channels,
-                                                   " latent channels; there are statistics for ",
-                                                   complete.mean.size(), " and ", complete.inv_std.size()));
-  }
+  LANCET_RETURN_IF_ERROR(
+      CompleteLatentStatistics(vae.path(), weights.latent_channels(), complete.mean, complete.inv_std));
   LANCET_ASSIGN_OR_RETURN(SpatialAttention attention,
                           SpatialAttention::Create(ctx, weights.middle_channels(), options.max_latents));
   if (ActivationType(ctx) == DType::kBf16) {

@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "kernels/activation.h"
 #include "kernels/attention.h"
+#include "kernels/bf16_gemm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/shape_check.h"
@@ -132,19 +133,16 @@ absl::Status VisionEncoder::Embed(const Run& run, PatchSource source) {
         source(run.layout.cells[place / cell] * cell + place % cell, patches.row(i));
       }
     });
-    LANCET_RETURN_IF_ERROR(weights_.patch_embed->Forward(ctx_, patches, Stream(begin, count)));
+    LANCET_RETURN_IF_ERROR(Bf16Gemm(ctx_, patches, weights_.patch_embed, {}, Stream(begin, count)));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<ConstMatrixView<float>> VisionEncoder::SumOverRanks(const Run& run, const VisionLinear& linear,
-                                                                   ConstMatrixView<bf16> x, int64_t cols) {
+absl::StatusOr<ConstMatrixView<float>> VisionEncoder::SumOverRanks(const Run& run, const Bf16Weights& weight,
+                                                                   ConstMatrixView<bf16> x) {
+  const int64_t cols = weight.rows();
   LANCET_ASSIGN_OR_RETURN(const absl::Span<float> partial, run.collective.PartialSumBuffer(x.rows * cols));
-  if (linear.has_value()) {
-    LANCET_RETURN_IF_ERROR(linear->Forward(ctx_, x, MatrixView<float>(partial.data(), x.rows, cols)));
-  } else {
-    std::fill(partial.begin(), partial.end(), 0.0f);
-  }
+  LANCET_RETURN_IF_ERROR(Bf16Gemm(ctx_, x, weight, MatrixView<float>(partial.data(), x.rows, cols)));
   LANCET_ASSIGN_OR_RETURN(const absl::Span<const float> total,
                           run.collective.AllReduceSum(partial, absl::Now() + run.timeout));
   return ConstMatrixView<float>(total.data(), x.rows, cols);
@@ -156,12 +154,12 @@ absl::Status VisionEncoder::Attend(const Run& run, int64_t block) {
   const int64_t hidden = config_.hidden_size;
   const int64_t cols = plan_.head_cols();
   const int64_t angles = rotary_.num_angles();
-  for (int64_t begin = 0; begin < patches && w.qkv.has_value(); begin += RowsAtOnce()) {
+  for (int64_t begin = 0; begin < patches && cols > 0; begin += RowsAtOnce()) {
     const int64_t count = std::min(patches - begin, RowsAtOnce());
     const MatrixView<bf16> normed(normed_.data(), count, hidden);
     const MatrixView<bf16> qkv(qkv_.data() + begin * 3 * cols, count, 3 * cols);
     LANCET_RETURN_IF_ERROR(RmsNorm(ctx_, Stream(begin, count), w.norm1, kVisionNormEps, normed));
-    LANCET_RETURN_IF_ERROR(w.qkv->Forward(ctx_, normed, qkv));
+    LANCET_RETURN_IF_ERROR(Bf16Gemm(ctx_, normed, w.qkv.weight, w.qkv.bias, qkv));
     // q and k lie side by side: heads of one matrix.
     LANCET_RETURN_IF_ERROR(Rope(ctx_, qkv.Cols(0, 2 * cols), 2 * plan_.heads.size(),
                                 ConstMatrixView<bf16>(cos_.data() + begin * angles, count, angles),
@@ -172,7 +170,7 @@ absl::Status VisionEncoder::Attend(const Run& run, int64_t block) {
   for (int64_t begin = 0; begin < patches; begin += RowsAtOnce()) {
     const int64_t count = std::min(patches - begin, RowsAtOnce());
     const ConstMatrixView<bf16> attn(attn_.data() + begin * cols, count, cols);
-    LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<float> sums, SumOverRanks(run, w.proj, attn, hidden));
+    LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<float> sums, SumOverRanks(run, w.proj, attn));
     LANCET_RETURN_IF_ERROR(AddResidual(ctx_, sums, w.proj_bias, Stream(begin, count)));
   }
   return absl::OkStatus();
@@ -204,14 +202,14 @@ absl::Status VisionEncoder::Mlp(const Run& run, int64_t block) {
   for (int64_t begin = 0; begin < run.layout.patches(); begin += RowsAtOnce()) {
     const int64_t count = std::min(run.layout.patches() - begin, RowsAtOnce());
     const MatrixView<bf16> activated(inner_.data(), count, inner);
-    if (w.gate_up.has_value()) {
+    if (inner > 0) {
       const MatrixView<bf16> normed(normed_.data(), count, hidden);
       const MatrixView<bf16> gate_up(gate_up_.data(), count, 2 * inner);
       LANCET_RETURN_IF_ERROR(RmsNorm(ctx_, Stream(begin, count), w.norm2, kVisionNormEps, normed));
-      LANCET_RETURN_IF_ERROR(w.gate_up->Forward(ctx_, normed, gate_up));
+      LANCET_RETURN_IF_ERROR(Bf16Gemm(ctx_, normed, w.gate_up.weight, w.gate_up.bias, gate_up));
       LANCET_RETURN_IF_ERROR(SiluMul(ctx_, gate_up, activated));
     }
-    LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<float> sums, SumOverRanks(run, w.down, activated, hidden));
+    LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<float> sums, SumOverRanks(run, w.down, activated));
     LANCET_RETURN_IF_ERROR(AddResidual(ctx_, sums, w.down_bias, Stream(begin, count)));
   }
   return absl::OkStatus();
@@ -223,16 +221,17 @@ absl::Status VisionEncoder::Merge(const Run& run, MatrixView<bf16> out) {
     const int64_t count = std::min(run.layout.patches() - begin, RowsAtOnce());
     const int64_t cells = count / cell;
     const MatrixView<bf16> merged(merged_.data(), cells, plan_.merged.size());
-    if (weights_.merger_in.has_value()) {
+    if (merged.cols > 0) {
       LANCET_RETURN_IF_ERROR(RmsNorm(ctx_, Stream(begin, count), weights_.merger_norm, kVisionNormEps,
                                      MatrixView<bf16>(normed_.data(), count, config_.hidden_size)));
       // The rows of a cell lie one after the other: read as one row, they are the concatenation.
       const ConstMatrixView<bf16> joined(normed_.data(), cells, config_.merged_size());
-      LANCET_RETURN_IF_ERROR(weights_.merger_in->Forward(ctx_, joined, merged));
+      LANCET_RETURN_IF_ERROR(
+          Bf16Gemm(ctx_, joined, weights_.merger_in.weight, weights_.merger_in.bias, merged));
       LANCET_RETURN_IF_ERROR(Gelu(ctx_, merged));
     }
     LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<float> sums,
-                            SumOverRanks(run, weights_.merger_out, merged, config_.out_hidden_size));
+                            SumOverRanks(run, weights_.merger_out, merged));
     const MatrixView<bf16> tokens(tokens_.data(), cells, config_.out_hidden_size);
     LANCET_RETURN_IF_ERROR(AddBias(ctx_, sums, weights_.merger_out_bias, tokens));
     for (int64_t i = 0; i < cells; ++i) {

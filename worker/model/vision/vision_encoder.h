@@ -94,9 +94,9 @@ class VisionEncoder {
   absl::Status AttendSegments(const Run& run, absl::Span<const int32_t> bounds);
   absl::Status Mlp(const Run& run, int64_t block);
   absl::Status Merge(const Run& run, MatrixView<bf16> out);
-  // The sum over ranks of x * linear^T, zeros from a rank that owns nothing: [x.rows, cols] in f32.
-  absl::StatusOr<ConstMatrixView<float>> SumOverRanks(const Run& run, const VisionLinear& linear,
-                                                      ConstMatrixView<bf16> x, int64_t cols);
+  // The sum over ranks of x * weight^T: [x.rows, weight.rows()] in f32.
+  absl::StatusOr<ConstMatrixView<float>> SumOverRanks(const Run& run, const Bf16Weights& weight,
+                                                      ConstMatrixView<bf16> x);
 
   const KernelContext& ctx_;
   const VisionConfig config_;

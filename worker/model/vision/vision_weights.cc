@@ -56,27 +56,25 @@ class Loader {
     tower_.Release(base + ".bias");
   }
 
-  absl::StatusOr<VisionLinear> FromRows(const Rows& rows, int64_t cols) const {
+  absl::StatusOr<Bf16Linear> FromRows(Rows rows, int64_t cols) const {
     const int64_t count = static_cast<int64_t>(rows.values.size()) / cols;
-    if (count == 0) return VisionLinear();
-    LANCET_ASSIGN_OR_RETURN(
-        DenseLinear linear,
-        DenseLinear::Create(ctx_, ConstMatrixView<bf16>(rows.values.data(), count, cols), rows.bias));
-    return VisionLinear(std::move(linear));
+    Bf16Linear linear;
+    LANCET_ASSIGN_OR_RETURN(linear.weight, Bf16Weights::Pack(ctx_, {rows.values.data(), count, cols}));
+    linear.bias = std::move(rows.bias);
+    return linear;
   }
 
   // Columns of the weight `name`, which has `rows` x `all_cols`; no bias.
-  absl::StatusOr<VisionLinear> Columns(const std::string& name, int64_t rows, int64_t all_cols,
-                                       Range cols) const {
+  absl::StatusOr<Bf16Weights> Columns(const std::string& name, int64_t rows, int64_t all_cols,
+                                      Range cols) const {
     LANCET_ASSIGN_OR_RETURN(const TensorView weight, Find(name, rows * all_cols));
-    if (cols.size() == 0) return VisionLinear();
-    Rows slice;
-    slice.values.reserve(rows * cols.size());
+    std::vector<bf16> slice;
+    slice.reserve(rows * cols.size());
     for (int64_t r = 0; r < rows; ++r) {
-      Append(weight, r * all_cols + cols.begin, r * all_cols + cols.end, slice.values);
+      Append(weight, r * all_cols + cols.begin, r * all_cols + cols.end, slice);
     }
     tower_.Release(name);
-    return FromRows(slice, cols.size());
+    return Bf16Weights::Pack(ctx_, {slice.data(), rows, cols.size()});
   }
 
  private:
@@ -107,7 +105,7 @@ absl::StatusOr<VisionBlockWeights> LoadBlock(const Loader& loader, const VisionC
                                              {part + heads.begin, part + heads.end}, qkv));
   }
   loader.ReleaseLinear(prefix + "attn.qkv");
-  LANCET_ASSIGN_OR_RETURN(w.qkv, loader.FromRows(qkv, hidden));
+  LANCET_ASSIGN_OR_RETURN(w.qkv, loader.FromRows(std::move(qkv), hidden));
   LANCET_ASSIGN_OR_RETURN(w.proj, loader.Columns(prefix + "attn.proj.weight", hidden, hidden, heads));
   LANCET_ASSIGN_OR_RETURN(w.proj_bias, loader.Vector(prefix + "attn.proj.bias", hidden));
   Rows gate_up;
@@ -115,7 +113,7 @@ absl::StatusOr<VisionBlockWeights> LoadBlock(const Loader& loader, const VisionC
     LANCET_RETURN_IF_ERROR(loader.AppendRows(prefix + linear, inner, hidden, plan.inner, gate_up));
     loader.ReleaseLinear(prefix + linear);
   }
-  LANCET_ASSIGN_OR_RETURN(w.gate_up, loader.FromRows(gate_up, hidden));
+  LANCET_ASSIGN_OR_RETURN(w.gate_up, loader.FromRows(std::move(gate_up), hidden));
   LANCET_ASSIGN_OR_RETURN(w.down, loader.Columns(prefix + "mlp.down_proj.weight", hidden, inner, plan.inner));
   LANCET_ASSIGN_OR_RETURN(w.down_bias, loader.Vector(prefix + "mlp.down_proj.bias", hidden));
   return w;
@@ -140,7 +138,7 @@ absl::StatusOr<VisionWeights> VisionWeights::Load(const KernelContext& ctx, cons
   Rows merger_in;
   LANCET_RETURN_IF_ERROR(loader.AppendRows("merger.mlp.0", merged, merged, plan.merged, merger_in));
   loader.ReleaseLinear("merger.mlp.0");
-  LANCET_ASSIGN_OR_RETURN(w.merger_in, loader.FromRows(merger_in, merged));
+  LANCET_ASSIGN_OR_RETURN(w.merger_in, loader.FromRows(std::move(merger_in), merged));
   LANCET_ASSIGN_OR_RETURN(w.merger_out,
                           loader.Columns("merger.mlp.2.weight", config.out_hidden_size, merged, plan.merged));
   LANCET_ASSIGN_OR_RETURN(w.merger_out_bias, loader.Vector("merger.mlp.2.bias", config.out_hidden_size));

@@ -19,6 +19,7 @@
 namespace lancet {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr char kNano[] = LANCET_TEST_DATA "/nano/";
@@ -198,7 +199,7 @@ TEST(VaeEncoderTest, NamesMissingAndOddTensors) {
   dict = good;
   dict.Add("conv1.bias", {95}, std::vector<float>(95));
   EXPECT_THAT(std::string(LoadError(dict).message()),
-              testing::AllOf(HasSubstr("conv1.bias"), HasSubstr("96 elements")));
+              AllOf(HasSubstr("conv1.bias"), HasSubstr("96 elements")));
   // Statistics exist for 48 channels only.
   EXPECT_THAT(std::string(LoadError(ConformanceEncoder()).message()), HasSubstr("4 latent channels"));
 }
@@ -222,7 +223,8 @@ TEST(VaeEncoderTest, RefusesPicturesThatDoNotFit) {
     EXPECT_EQ(encode(values, height, width).code(), absl::StatusCode::kInvalidArgument)
         << height << " x " << width;
   }
-  EXPECT_THAT(std::string(encode(3 * 24 * 32, 24, 32).message()), HasSubstr("height 24"));
+  EXPECT_THAT(std::string(encode(3 * 24 * 32, 24, 32).message()),
+              AllOf(HasSubstr("height 24"), HasSubstr("multiples of 16")));
   EXPECT_EQ((*encoder)->Encode(*ctx, RgbImage{16, 16, {1, 2}}).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(VaeEncoder::Load(*ctx, *vae, {.max_latents = 0}).status().code(),

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/bf16.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lancet {
@@ -47,12 +48,60 @@ TEST(PicturePatchesTest, EveryPixelGoesToItsPlace) {
   }
 }
 
+// A pixel's red is its column, green its row, blue constant.
+RgbImage Coordinates(int32_t width, int32_t height) {
+  RgbImage image{width, height, {}};
+  for (int32_t y = 0; y < height; ++y) {
+    for (int32_t x = 0; x < width; ++x) {
+      image.pixels.push_back(static_cast<uint8_t>(x));
+      image.pixels.push_back(static_cast<uint8_t>(y));
+      image.pixels.push_back(255);
+    }
+  }
+  return image;
+}
+
+TEST(PicturePatchesTest, PatchesComeCellByCell) {
+  const VisionConfig config;
+  const RgbImage picture = Coordinates(56, 28);
+  const auto patches = PicturePatches::Create(config, picture);
+  ASSERT_THAT(patches, IsOk());
+  ASSERT_EQ(patches->grid().patches(), 8);
+  ASSERT_EQ(config.patch_values(), 3 * 2 * 14 * 14);
+  const float mean[] = {0.48145466f, 0.4578275f, 0.40821073f};
+  const float deviation[] = {0.26862954f, 0.26130258f, 0.27577711f};
+  const int corners[8][2] = {{0, 0}, {14, 0}, {0, 14}, {14, 14}, {28, 0}, {42, 0}, {28, 14}, {42, 14}};
+  for (int64_t index = 0; index < 8; ++index) {
+    const auto& [left, top] = corners[index];
+    std::vector<float> values(config.patch_values());
+    patches->Fill(index, values.data());
+    const float* value = values.data();
+    for (int channel = 0; channel < 3; ++channel) {
+      for (int frame = 0; frame < 2; ++frame) {
+        for (int y = 0; y < 14; ++y) {
+          for (int x = 0; x < 14; ++x) {
+            const int level = channel == 0 ? left + x : channel == 1 ? top + y : 255;
+            const float expected = (static_cast<float>(level) / 255.0f - mean[channel]) / deviation[channel];
+            ASSERT_EQ(*value++, expected) << left << " " << top << " " << channel << " " << y << " " << x;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(PicturePatchesTest, RefusesOddPictures) {
   const VisionConfig config;
   EXPECT_THAT(PicturePatches::Create(config, Picture(28, 27)),
               Fails(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("28x27"), HasSubstr("of 28"))));
+  EXPECT_THAT(PicturePatches::Create(config, Picture(42, 28)),
+              Fails(absl::StatusCode::kInvalidArgument, HasSubstr("of 28")));
   EXPECT_THAT(PicturePatches::Create(config, Picture(0, 28)),
               Fails(absl::StatusCode::kInvalidArgument, HasSubstr("0x28")));
+  EXPECT_THAT(PicturePatches::Create(config, {}),
+              Fails(absl::StatusCode::kInvalidArgument, HasSubstr("0x0")));
+  EXPECT_THAT(PicturePatches::Create(config, {28, 28, {1, 2, 3}}),
+              Fails(absl::StatusCode::kInvalidArgument, HasSubstr("3 bytes")));
   RgbImage short_one = Picture(28, 28);
   short_one.pixels.pop_back();
   EXPECT_THAT(PicturePatches::Create(config, short_one),
