@@ -350,6 +350,9 @@ class PanelReader {
   typename Source::Piece pieces_[kAhead][kPanels];
 };
 
+// At most, of any instance: sums of the warps, twice, and squares.
+constexpr int64_t kStaticSharedBytes = 17 * 1024;
+
 // Blocks that share a multiprocessor: enough loads in flight for its part of the bandwidth.
 template <typename Source, int kWarps, FewRowsOutput kOutput>
 constexpr int BlocksPerMultiprocessor() {
@@ -429,16 +432,14 @@ cudaError_t Launch(const FewRowsArgs& args, cudaStream_t stream) {
   const auto kernel = FewRowsKernel<Source, kWarps, kOutput>;
   const int64_t staged_cols = PanelWeights::Groups(args.cols) * kPanelCols;
   const size_t shared_bytes = static_cast<size_t>(args.tokens) * (staged_cols + kPad) * sizeof(bf16);
-  if (shared_bytes > 40 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return error;
-  }
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(shared_bytes));
+  if (error != cudaSuccess) return error;
   int64_t outputs = PanelWeights::Panels(args.rows);
   if (kOutput == FewRowsOutput::kSiluMul) outputs /= 2;
   int device = 0;
   int multiprocessors = 0;
-  cudaError_t error = cudaGetDevice(&device);
+  error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   }
@@ -481,6 +482,28 @@ cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (args.rows == 0) return cudaSuccess;
+  // Devices with less shared memory take fewer rows at a time; a row's result is the same.
+  int device = 0;
+  int shared_limit = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
+  if (error != cudaSuccess) return error;
+  const int64_t row_bytes =
+      (PanelWeights::Groups(args.cols) * kPanelCols + kPad) * static_cast<int64_t>(sizeof(bf16));
+  if (args.tokens > 1 && args.tokens * row_bytes + kStaticSharedBytes > shared_limit) {
+    FewRowsArgs part = args;
+    part.tokens = args.tokens / 2;
+    error = FewRowsLinear(part, stream);
+    if (error != cudaSuccess) return error;
+    const int64_t done = part.tokens;
+    part.x += done * args.x_stride;
+    if (part.y != nullptr) part.y += done * args.y_stride;
+    if (part.y_f32 != nullptr) part.y_f32 += done * args.y_stride;
+    part.tokens = args.tokens - static_cast<int>(done);
+    return FewRowsLinear(part, stream);
+  }
   if (args.dense != nullptr) return DispatchOutput<DenseSource, 8>(args, stream);
   // Enough warps that each has a few groups of columns, and no more.
   if (args.cols > 4096) return DispatchOutput<PanelSource, 16>(args, stream);

@@ -79,7 +79,7 @@ struct FewRowsArgs {
 };
 
 // Activations of a launch lie in shared memory.
-inline constexpr int64_t kMaxFewRowsCols = 13824;
+inline constexpr int64_t kMaxFewRowsCols = 13056;
 
 // Enqueues with programmatic launch: the weights' first loads may overlap the end of the kernel before.
 cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream);

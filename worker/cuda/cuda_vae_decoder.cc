@@ -139,7 +139,7 @@ absl::Status CudaVaeDecoder::Reserve() {
   // These two change places.
   need[kInput] = need[kInner] = std::max(need[kInput], need[kInner]);
   for (int i = 0; i < 4; ++i) {
-    LANCET_ASSIGN_OR_RETURN(maps_[i], DeviceArray<bf16>::Create(need[i] * options_.max_latents));
+    LANCET_ASSIGN_OR_RETURN(maps_[i], DeviceArray<bf16>::Create(need[i] * RoundUp8(options_.max_latents)));
   }
   const int64_t n = RoundUp8(options_.max_latents);
   LANCET_ASSIGN_OR_RETURN(scores_, DeviceArray<float>::Create(std::min(kMaxScores, n * n)));
@@ -191,7 +191,8 @@ absl::Status CudaVaeDecoder::Attend(int64_t height, int64_t width, bf16* x) {
     MatmulShape scores;
     scores.output = MatmulOutput::kF32;
     scores.tokens = rows;
-    scores.rows = pixels;
+    // The library wants whole 16 bytes: scores of what lies behind the keys are left out by the softmax.
+    scores.rows = padded;
     scores.cols = channels;
     scores.x_stride = 3 * channels;
     scores.w_stride = 3 * channels;
