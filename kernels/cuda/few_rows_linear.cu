@@ -351,7 +351,7 @@ class PanelReader {
 };
 
 // At most, of any instance: sums of the warps, twice, and squares.
-constexpr int64_t kStaticSharedBytes = 17 * 1024;
+constexpr int64_t kStaticSharedBytes = 34 * 1024;
 
 // Blocks that share a multiprocessor: enough loads in flight for its part of the bandwidth.
 template <typename Source, int kWarps, FewRowsOutput kOutput>
