@@ -113,6 +113,11 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   return runner;
 }
 
+size_t CudaRunner::collective_capacity() const {
+  // The trunk of one rank reduces nothing; the vision tower, which runs on the host, sums as one rank of one.
+  return static_cast<size_t>(vision_ != nullptr ? vision_->reduce_capacity() : 1);
+}
+
 absl::Status CudaRunner::Attach(Collective* collective) {
   collective_ = collective;
   cpu_->BindCallingThread();

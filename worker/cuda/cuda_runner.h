@@ -35,7 +35,7 @@ class CudaRunner final : public ModelRunner {
                                                           const EngineOptions& options);
 
   std::string device() const override { return ctx_->description(); }
-  size_t collective_capacity() const override { return 1; }  // one rank: nothing is reduced
+  size_t collective_capacity() const override;
   const ModelLimits& limits() const override { return limits_; }
   absl::Status Attach(Collective* collective) override;
   absl::StatusOr<std::unique_ptr<ModelRequest>> Admit(const RequestPlan& plan) override;
