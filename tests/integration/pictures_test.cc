@@ -1,6 +1,9 @@
-// The demo model draws what it is asked, in groups of one and two, and the same bytes again and again.
+// The demo model draws what it is asked, in groups of one and two, and the same bytes again and again; and it
+// finds in its own pictures what it was asked for.
+#include <algorithm>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
@@ -17,8 +20,14 @@ constexpr uint64_t kSeed = 42;
 constexpr int kSteps = 30;
 constexpr size_t kPictures = LANCET_PICTURES;  // of the 16 with an ideal picture
 
+// Below this share of the prompts a description may miss something: the model describes nine in ten of the
+// pictures it was measured on without a fault.
+constexpr double kDescribed = 0.75;
+
 struct Expected {
   std::string prompt;
+  std::vector<std::string> objects;  // their names
+  std::string background;            // its colour
   RgbImage picture;
   double psnr_seen_db = 0;
 };
@@ -30,6 +39,8 @@ std::vector<Expected> LoadExpected() {
   for (const auto& entry : json) {
     Expected& expected = all.emplace_back();
     expected.prompt = entry["prompt"];
+    for (const auto& object : entry["objects"]) expected.objects.push_back(object["name"]);
+    expected.background = entry["background"];
     expected.psnr_seen_db = entry["psnr_seen_db"];
     const std::string picture = entry["picture"];
     auto image = ReadPng(absl::StrCat(LANCET_DEMO_MODEL "/expected/", picture));
@@ -65,6 +76,14 @@ class PicturesTest : public testing::Test {
     return image.ok() ? *std::move(image) : RgbImage();
   }
 
+  // Whether the text names everything that was asked for.
+  static bool Tells(const std::string& text, const Expected& expected) {
+    const bool objects =
+        std::all_of(expected.objects.begin(), expected.objects.end(),
+                    [&](const std::string& object) { return absl::StrContains(text, object); });
+    return objects && absl::EndsWith(text, absl::StrCat(" on a ", expected.background, " background"));
+  }
+
   static void ExpectLikeness(const RgbImage& image, const Expected& expected) {
     ASSERT_EQ(image.width, expected.picture.width) << expected.prompt;
     ASSERT_EQ(image.height, expected.picture.height) << expected.prompt;
@@ -72,16 +91,23 @@ class PicturesTest : public testing::Test {
   }
 };
 
-TEST_F(PicturesTest, GroupOfTwoDrawsThePrompts) {
+TEST_F(PicturesTest, GroupOfTwoDrawsThePromptsAndFindsThemInItsPictures) {
   const auto cluster = Demo(2);
   ASSERT_NE(cluster, nullptr);
   const std::vector<Expected> all = LoadExpected();
   ASSERT_EQ(all.size(), 16u);
   std::string first;
+  size_t found = 0;
   for (const Expected& expected : absl::MakeConstSpan(all).first(kPictures)) {
     std::string data;
     ExpectLikeness(Draw(*cluster, expected.prompt, &data), expected);
     if (first.empty()) first = data;
+    EventLog events;
+    const auto described =
+        cluster->client().Describe(MakeQuestion(data, "Describe the image.", 64), &events, nullptr);
+    ASSERT_TRUE(described.ok()) << described.status() << cluster->Logs();
+    printf("PROMPT %s\nTEXT   %s\n", expected.prompt.c_str(), described->text.c_str());
+    if (Tells(described->text, expected)) ++found;
   }
   std::string again;
   Draw(*cluster, all[0].prompt, &again);
