@@ -35,7 +35,10 @@ class Weights:
         self.tensors = {}
 
     def codes(self, name, rows, cols):
-        self.tensors[name] = ("U8", [rows, cols], self.rng.randbytes(rows * cols))
+        data = bytearray(self.rng.randbytes(rows * cols))
+        # Each block has the largest code, as where scales come from the block's largest weight.
+        data[:: BLOCK // 2] = b"\x77" * (len(data) // (BLOCK // 2))
+        self.tensors[name] = ("U8", [rows, cols], bytes(data))
 
     def uniform(self, name, shape, low, high):
         pattern = b"".join(bf16(self.rng.uniform(low, high)) for _ in range(min(NOISE, shape[0] * 64)))
@@ -45,7 +48,8 @@ class Weights:
     def linear(self, name, rows, cols):
         self.codes(name + ".qweight", rows, cols // 2)
         self.uniform(name + ".scales_bf16", [rows, cols // BLOCK], 0.002, 0.01)
-        self.codes(name + ".scales_fp8", rows, cols // BLOCK)
+        scales = self.rng.randbytes(rows * cols // BLOCK)
+        self.tensors[name + ".scales_fp8"] = ("U8", [rows, cols // BLOCK], scales)
 
     def layer(self, prefix, suffix):
         attention, mlp = prefix + "self_attn.", prefix + "mlp" + suffix + "."

@@ -2,6 +2,7 @@
 // finds in its own pictures what it was asked for.
 #include <algorithm>
 #include <fstream>
+#include <iostream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -20,17 +21,24 @@ constexpr uint64_t kSeed = 42;
 constexpr int kSteps = 30;
 constexpr size_t kPictures = LANCET_PICTURES;  // of the 16 with an ideal picture
 
-// Below this share of the prompts a description may miss something: the model describes nine in ten of the
-// pictures it was measured on without a fault.
-constexpr double kDescribed = 0.75;
+// Drawn pictures whose description may miss something: the model describes nine in ten of those that it was
+// measured on without a fault.
+constexpr size_t kMisdescribed = 1;
 
 struct Expected {
   std::string prompt;
-  std::vector<std::string> objects;  // their names
+  std::vector<std::string> objects;  // as a description says it: "bus on the left"
   std::string background;            // its colour
   RgbImage picture;
   double psnr_seen_db = 0;
 };
+
+// Where the model's descriptions say that an object is.
+std::string PlaceInWords(const std::string& place) {
+  if (place == "centre") return "";
+  if (place == "top" || place == "bottom") return " at the " + place;
+  return (place == "left" || place == "right" ? " on the " : " in the ") + place;
+}
 
 std::vector<Expected> LoadExpected() {
   std::ifstream file(LANCET_DEMO_MODEL "/expected/prompts.json");
@@ -39,7 +47,10 @@ std::vector<Expected> LoadExpected() {
   for (const auto& entry : json) {
     Expected& expected = all.emplace_back();
     expected.prompt = entry["prompt"];
-    for (const auto& object : entry["objects"]) expected.objects.push_back(object["name"]);
+    for (const auto& object : entry["objects"]) {
+      expected.objects.push_back(
+          absl::StrCat(object["name"].get<std::string>(), PlaceInWords(object["place"].get<std::string>())));
+    }
     expected.background = entry["background"];
     expected.psnr_seen_db = entry["psnr_seen_db"];
     const std::string picture = entry["picture"];
@@ -76,12 +87,12 @@ class PicturesTest : public testing::Test {
     return image.ok() ? *std::move(image) : RgbImage();
   }
 
-  // Whether the text names everything that was asked for.
+  // Whether the text names everything that was asked for, each in its place.
   static bool Tells(const std::string& text, const Expected& expected) {
     const bool objects =
         std::all_of(expected.objects.begin(), expected.objects.end(),
                     [&](const std::string& object) { return absl::StrContains(text, object); });
-    return objects && absl::EndsWith(text, absl::StrCat(" on a ", expected.background, " background"));
+    return objects && absl::EndsWith(text, absl::StrCat(" ", expected.background, " background"));
   }
 
   static void ExpectLikeness(const RgbImage& image, const Expected& expected) {
@@ -106,9 +117,13 @@ TEST_F(PicturesTest, GroupOfTwoDrawsThePromptsAndFindsThemInItsPictures) {
     const auto described =
         cluster->client().Describe(MakeQuestion(data, "Describe the image.", 64), &events, nullptr);
     ASSERT_TRUE(described.ok()) << described.status() << cluster->Logs();
-    printf("PROMPT %s\nTEXT   %s\n", expected.prompt.c_str(), described->text.c_str());
-    if (Tells(described->text, expected)) ++found;
+    if (Tells(described->text, expected)) {
+      ++found;
+    } else {
+      std::cerr << expected.prompt << "\nwas drawn and described as\n" << described->text << std::endl;
+    }
   }
+  EXPECT_GE(found + kMisdescribed, kPictures);
   std::string again;
   Draw(*cluster, all[0].prompt, &again);
   EXPECT_EQ(again, first) << "the same request gave other bytes in the same group";
