@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <fstream>
 #include <functional>
@@ -50,7 +51,7 @@ constexpr int kLoadSteps = 1000;
 
 double Quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
+  return values[std::lround(q * static_cast<double>(values.size() - 1))];
 }
 
 double Median(std::vector<double> values) { return Quantile(std::move(values), 0.5); }
