@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "bench/cuda_model.h"
 #include "common/checkpoint.h"
 #include "common/checkpoint_flags.h"
 #include "common/status_macros.h"
@@ -31,6 +32,10 @@
 #include "worker/model/transformer.h"
 #include "worker/model/vae/vae_encoder.h"
 
+ABSL_FLAG(
+    std::string, device, "cpu",
+    "cpu, or cuda: the whole release-sized model with random weights on a CUDA device, without a checkpoint");
+ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied on a CUDA device: w4a16 or w4a8");
 ABSL_FLAG(int, threads, 1, "compute threads");
 ABSL_FLAG(int, steps, 30, "denoise steps of the picture");
 ABSL_FLAG(int, repetitions, 3, "pictures, and passes through the layer, to take the median of");
@@ -239,7 +244,8 @@ absl::Status BenchLayer() {
     }
     const int64_t latents = int64_t{side / kPixelsPerLatent} * (side / kPixelsPerLatent);
     const RandomStateDict dict = MakeRelease(config);
-    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights, TrunkWeights::Load(*ctx, dict, config, plan, /*with_head=*/false));
+    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights,
+                            TrunkWeights::Load(*ctx, dict, config, plan, /*with_head=*/false));
     Transformer transformer(*ctx, config, plan, std::move(weights), 2 * (latents + 2));
     LANCET_ASSIGN_OR_RETURN(const auto collective,
                             SingleRankCollective::Create(transformer.reduce_capacity()));
@@ -283,8 +289,19 @@ absl::Status BenchLayer() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
-      "engine_bench --model_dir models/demo [--threads N] [--steps N] [--layer_pixels 256,768]");
+      "engine_bench --model_dir models/demo [--threads N] [--steps N] [--layer_pixels 256,768]\n"
+      "engine_bench --device cuda [--mode w4a16|w4a8]");
   absl::ParseCommandLine(argc, argv);
+  if (absl::GetFlag(FLAGS_device) == "cuda") {
+    lancet::CudaModelBenchOptions options;
+    options.fp8 = absl::GetFlag(FLAGS_mode) == "w4a8";
+    options.repetitions = absl::GetFlag(FLAGS_repetitions);
+    if (const absl::Status status = lancet::BenchCudaModel(options); !status.ok()) {
+      std::cerr << "engine_bench: " << status << "\n";
+      return 1;
+    }
+    return 0;
+  }
   for (const auto bench : {lancet::BenchPicture, lancet::BenchLayer}) {
     if (const absl::Status status = bench(); !status.ok()) {
       std::cerr << "engine_bench: " << status << "\n";

@@ -20,6 +20,16 @@ endif()
 target_compile_options(lancet_options INTERFACE ${LANCET_SANITIZE_FLAGS})
 target_link_options(lancet_options INTERFACE ${LANCET_SANITIZE_FLAGS})
 
+# Portable programs are run in the source folder, wherever that is, with the libraries that they need beside them.
+if(LANCET_PORTABLE)
+  target_link_options(lancet_options INTERFACE -static-libstdc++ -static-libgcc)
+  set(CMAKE_BUILD_RPATH_USE_ORIGIN ON)
+  set(CMAKE_BUILD_RPATH "$ORIGIN/lib")
+  set(LANCET_SOURCE_ROOT .)
+else()
+  set(LANCET_SOURCE_ROOT ${CMAKE_SOURCE_DIR})
+endif()
+
 # lancet_library(NAME HDRS ... SRCS ... DEPS ... [PRIVATE_DEPS ...])
 # Headers form a header set, so that the target all_verify_interface_header_sets proves that each compiles alone.
 function(lancet_library name)
@@ -62,11 +72,14 @@ function(lancet_test name)
   endif()
   add_executable(${name} ${ARG_SRCS})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  target_compile_definitions(${name} PRIVATE LANCET_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data"
-    LANCET_DEMO_MODEL="${CMAKE_SOURCE_DIR}/models/demo" LANCET_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  target_compile_definitions(${name} PRIVATE LANCET_TEST_DATA="${LANCET_SOURCE_ROOT}/tests/data"
+    LANCET_DEMO_MODEL="${LANCET_SOURCE_ROOT}/models/demo" LANCET_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS} GTest::gtest_main GTest::gmock)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  if(LANCET_PORTABLE)
+    set_tests_properties(${name} PROPERTIES WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  endif()
   if("nogrpc" IN_LIST ARG_LABELS)
     add_dependencies(lancet_nogrpc_tests ${name})
   elseif(NOT "e2e" IN_LIST ARG_LABELS)

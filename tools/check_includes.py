@@ -27,6 +27,7 @@ FOLDERS = {
     "worker/loader": ("common", "kernels"),
     "worker/model": ("common", "kernels", "worker/collective", "worker/loader"),
     "worker/engine": ("common", "kernels", "worker/collective", "worker/loader", "worker/model"),
+    "worker/cuda": ("common", "kernels", "worker/collective", "worker/engine", "worker/loader", "worker/model"),
     "worker": ("common", "kernels", "protos"),
     # May include anything; nothing includes them.
     "bench": None,
@@ -49,7 +50,7 @@ LIBRARIES = {
     "benchmark/": (),
 }
 # Free of RPC although their parent folder is not.
-NO_RPC = ("worker/collective", "worker/loader", "worker/model", "worker/engine", "coordinator/request",
+NO_RPC = ("worker/collective", "worker/loader", "worker/model", "worker/engine", "worker/cuda", "coordinator/request",
           "coordinator/schedule")
 RPC = ("grpcpp/", "grpc/", "google/protobuf/")
 

@@ -35,6 +35,14 @@ ABSL_FLAG(std::string, coordinator, "127.0.0.1:50052",
 ABSL_FLAG(std::string, group, "default", "Name of the group; the same on all its ranks");
 ABSL_FLAG(int32_t, rank, 0, "This process's place in the group, 0 to world_size - 1");
 ABSL_FLAG(int32_t, world_size, 1, "Ranks of the group: every Linear is split this many ways");
+ABSL_FLAG(std::string, device, "auto", "cpu, cuda, or auto: a CUDA device if there is one, else the CPU");
+ABSL_FLAG(int32_t, device_ordinal, 0, "Which CUDA device, 0 to 63");
+ABSL_FLAG(std::string, linear_mode, "w4a16",
+          "How 4-bit weights are multiplied on a CUDA device: w4a16 (expanded to bf16), w4a8 (E4M3 on both "
+          "sides) or "
+          "w4a4 (NVFP4 on both sides; as w4a16 where the device has no FP4 units)");
+ABSL_FLAG(bool, cuda_graphs, true,
+          "Replay captured work on a CUDA device instead of launching each kernel anew");
 ABSL_FLAG(int32_t, threads, 0,
           "Compute threads; 0: the processors this process may use, divided by world_size, at least 1");
 ABSL_FLAG(int64_t, max_pixels, 1024 * 1024,
@@ -62,6 +70,7 @@ constexpr absl::Duration kFormTimeout = absl::Seconds(30);
 constexpr int64_t kMinPixels = 256;
 constexpr int64_t kMaxPixels = 4096 * 4096;
 constexpr int kMaxThreads = 1024;
+constexpr int32_t kMaxDeviceOrdinal = 63;
 constexpr int64_t kMaxCacheMib = 1 << 20;
 constexpr int32_t kMaxRequests = 256;
 
@@ -81,8 +90,40 @@ struct Settings {
   std::string coordinator;
 };
 
+absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
+  const std::string device = absl::GetFlag(FLAGS_device);
+  if (device == "cpu") {
+    engine.device = lancet::DeviceKind::kCpu;
+  } else if (device == "cuda") {
+    engine.device = lancet::DeviceKind::kCuda;
+  } else if (device == "auto") {
+    engine.device = lancet::DeviceKind::kAuto;
+  } else {
+    return absl::InvalidArgumentError(absl::StrCat("--device is ", device, "; expected auto, cpu or cuda"));
+  }
+  engine.device_ordinal = absl::GetFlag(FLAGS_device_ordinal);
+  if (engine.device_ordinal < 0 || engine.device_ordinal > kMaxDeviceOrdinal) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--device_ordinal is ", engine.device_ordinal, "; expected 0 to ", kMaxDeviceOrdinal));
+  }
+  const std::string mode = absl::GetFlag(FLAGS_linear_mode);
+  if (mode == "w4a16") {
+    engine.linear_mode = lancet::LinearMode::kW4A16;
+  } else if (mode == "w4a8") {
+    engine.linear_mode = lancet::LinearMode::kW4A8;
+  } else if (mode == "w4a4") {
+    engine.linear_mode = lancet::LinearMode::kW4A4;
+  } else {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--linear_mode is ", mode, "; expected w4a16, w4a8 or w4a4"));
+  }
+  engine.cuda_graphs = absl::GetFlag(FLAGS_cuda_graphs);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Settings> ReadFlags() {
   Settings settings;
+  LANCET_RETURN_IF_ERROR(ReadDeviceFlags(settings.engine));
   settings.group = absl::GetFlag(FLAGS_group);
   settings.coordinator = absl::GetFlag(FLAGS_coordinator);
   settings.engine.rank = absl::GetFlag(FLAGS_rank);

@@ -28,7 +28,11 @@ CaseRunner FindUnitRunner(const std::string& name) {
 }
 
 absl::Status Run(const GoldenContext& context, const std::string& name) {
-  if (const CaseRunner unit = FindUnitRunner(name); unit != nullptr) return unit(context, name);
+  if (const CaseRunner unit = FindUnitRunner(name); unit != nullptr) {
+    if (context.device == DeviceKind::kCpu) return unit(context, name);
+    context.report.AddSkipped(name, "a case of single stages, which runs on the CPU");
+    return absl::OkStatus();
+  }
   if (context.folder.Has(absl::StrCat(name, ".json"))) {
     LANCET_ASSIGN_OR_RETURN(const nlohmann::json json, context.folder.Json(name));
     if (json.is_object() && json.contains("task") && json["task"].is_string()) {

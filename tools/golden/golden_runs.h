@@ -21,6 +21,7 @@ struct GoldenContext {
   int world_size = 1;
   RankGroup& engines;
   GoldenReport& report;
+  DeviceKind device = DeviceKind::kCpu;  // of the engines
 };
 
 // Dispatches on the name and content of a case; a failure to run is a row of the report. Cases of a task that

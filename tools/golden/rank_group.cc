@@ -57,13 +57,11 @@ absl::Status RunOnRanks(int world_size, size_t capacity_floats,
 }
 
 absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(const Checkpoint& checkpoint, int world_size,
-                                                           int64_t max_latents) {
+                                                           EngineOptions options) {
   auto group = std::make_unique<RankGroup>();
   for (int rank = 0; rank < world_size; ++rank) {
-    EngineOptions options;
     options.rank = rank;
     options.world_size = world_size;
-    options.max_latents = max_latents;
     LANCET_ASSIGN_OR_RETURN(auto engine, Engine::Load(checkpoint, options));
     group->engines_.push_back(std::move(engine));
   }

@@ -24,8 +24,9 @@ absl::Status RunOnRanks(int world_size, size_t capacity_floats,
 // Engines of all ranks, loaded once. Run draws one request from start to end.
 class RankGroup {
  public:
+  // `options` without rank and world size.
   static absl::StatusOr<std::unique_ptr<RankGroup>> Load(const Checkpoint& checkpoint, int world_size,
-                                                         int64_t max_latents);
+                                                         EngineOptions options);
 
   // Executes the whole plan on every rank. `traces[rank]` may be null. Returns rank 0's results.
   absl::StatusOr<std::vector<WorkResult>> Run(const RequestPlan& plan,

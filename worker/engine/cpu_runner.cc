@@ -6,12 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/logging.h"
-#include "common/noise.h"
 #include "common/status_macros.h"
 #include "kernels/bf16_gemm.h"
 #include "kernels/rms_norm.h"
 #include "worker/engine/denoise.h"
 #include "worker/engine/latent_preview.h"
+#include "worker/engine/start_noise.h"
 #include "worker/loader/shard_plan.h"
 
 namespace lancet {
@@ -19,19 +19,6 @@ namespace {
 
 // A pass takes at least this many rows, so that text comes in pieces worth expanding weights for.
 constexpr int64_t kLeastMaxRows = 1024;
-
-// Start noise of the target. The reference draws the condition's rows first, in the same call.
-std::vector<bf16> SeedNoise(const RequestPlan& plan) {
-  const int64_t before = plan.condition_image.has_value()
-                             ? int64_t{plan.condition_image->width / kPixelsPerLatent} *
-                                   (plan.condition_image->height / kPixelsPerLatent) * kLatentChannels
-                             : 0;
-  std::vector<float> normal(plan.target.num_latents() * kLatentChannels);
-  FillNormalNoise(plan.seed, before + static_cast<int64_t>(normal.size()), before, absl::MakeSpan(normal));
-  std::vector<bf16> noise(normal.size());
-  std::transform(normal.begin(), normal.end(), noise.begin(), ToBf16);
-  return noise;
-}
 
 // The caches that a prefix block goes to.
 std::vector<KvCache*> CachesOf(CpuRequest& request, int32_t index) {
@@ -149,17 +136,8 @@ absl::Status CpuRunner::EncodeLatents(ModelRequest& request) {
   const int64_t rows = int64_t{image.width / kPixelsPerLatent} * (image.height / kPixelsPerLatent);
   mine.condition.resize(rows * kLatentChannels);
   if (options_.rank == 0) {
-    std::vector<float> noise;
-    if (mine.plan.sample_condition) {
-      noise.resize(mine.condition.size());
-      // The first draw of the seed is the target's; this is the one after it.
-      const int64_t target = mine.plan.target.num_latents() * kLatentChannels;
-      std::vector<float> unused;
-      const int64_t first = target + static_cast<int64_t>(noise.size());
-      const uint64_t offset = FillNormalNoise(mine.plan.seed, 0, first, 0, absl::MakeSpan(unused));
-      FillNormalNoise(mine.plan.seed, offset, static_cast<int64_t>(noise.size()), 0, absl::MakeSpan(noise));
-    }
-    LANCET_ASSIGN_OR_RETURN(const std::vector<float> latents, vae_encoder_->Encode(*ctx_, image, noise));
+    LANCET_ASSIGN_OR_RETURN(const std::vector<float> latents,
+                            vae_encoder_->Encode(*ctx_, image, ConditionNoise(mine.plan)));
     std::transform(latents.begin(), latents.end(), mine.condition.begin(), ToBf16);
   }
   LANCET_RETURN_IF_ERROR(collective_->Broadcast(

@@ -26,6 +26,11 @@ class LatentPositionTable {
   // Of a single picture's latent at line y, column x.
   int64_t FlatIndex(int64_t y, int64_t x) const { return y * max_side_ + x; }
 
+  // The table in parts, for devices: [max_side, extent_th] of the axes t and h, [max_side, width - 2 extent_th] of w.
+  int64_t extent_th() const { return extent_th_; }
+  const std::vector<bf16>& by_position() const { return by_position_; }
+  const std::vector<bf16>& by_position_w() const { return by_position_w_; }
+
  private:
   std::vector<bf16> Part(int64_t extent, int64_t position) const;
 

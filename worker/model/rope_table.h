@@ -18,6 +18,9 @@ class RopeTable {
   // head_dim / 2.
   int64_t num_frequencies() const { return static_cast<int64_t>(inverse_frequency_.size()); }
 
+  // bf16 values.
+  const std::vector<float>& inverse_frequencies() const { return inverse_frequency_; }
+
   // Writes num_frequencies() cosines and sines for one token at (t, h, w). Frequency f turns with axis t for
   // the first mrope_section[0] frequencies, then h, then w; angle = f32(position) * f32(bf16(theta^(-f /
   // num_frequencies))).

@@ -5,78 +5,29 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/types/span.h"
 #include "common/bf16.h"
-#include "common/half.h"
 #include "common/status_macros.h"
+#include "worker/model/vae/vae_tensors.h"
 
 namespace lancet {
 namespace {
 
-// Wider layers than any autoencoder has: beyond this a header is nonsense.
-constexpr int64_t kMaxChannels = 16384;
 constexpr int64_t kFoldedChannels = 12;  // 3 colours x 2 x 2 pixels
-
-// Element i of a tensor of a floating-point type.
-float Element(const TensorView& t, int64_t i) {
-  switch (t.dtype) {
-    case DType::kF32:
-      return t.as<float>()[i];
-    case DType::kBf16:
-      return ToFloat(t.as<bf16>()[i]);
-    case DType::kF16:
-      return HalfToFloat(t.as<uint16_t>()[i]);
-    default:
-      return static_cast<float>(t.as<double>()[i]);
-  }
-}
 
 class Loader {
  public:
   Loader(const KernelContext& ctx, const StateDict& dict) : ctx_(ctx), dict_(dict) {}
 
-  // `in` is the expected number of input channels, 0 for any; likewise `out`. A 3-D kernel gives its last
-  // temporal tap.
+  // `in` and `out` are expected channels, 0 for any.
   absl::StatusOr<Conv2d> Conv(const std::string& prefix, int64_t kernel, int64_t in, int64_t out,
                               int64_t stride = 1) const {
-    const std::string name = prefix + ".weight";
-    LANCET_ASSIGN_OR_RETURN(const TensorView w, Float(name));
-    const auto wrong = [&] {
-      const auto extent = [](int64_t n) { return n == 0 ? std::string("any") : absl::StrCat(n); };
-      return Odd(name, w,
-                 absl::StrCat("[", extent(out), ", ", extent(in), ", ", kernel, ", ", kernel,
-                              "], or with a temporal extent of 1 or 3 before the last two"));
-    };
-    const size_t rank = w.shape.size();
-    if (rank != 4 && rank != 5) return wrong();
-    const int64_t taps = rank == 5 ? w.shape[2] : 1;
-    const int64_t area = kernel * kernel;
-    if ((taps != 1 && taps != 3) || w.shape[rank - 2] != kernel || w.shape[rank - 1] != kernel ||
-        (in != 0 && w.shape[1] != in) || (out != 0 && w.shape[0] != out) || w.shape[0] < 1 ||
-        w.shape[1] < 1 || w.shape[0] > kMaxChannels || w.shape[1] > kMaxChannels) {
-      return wrong();
-    }
-    const ConvShape shape{w.shape[0], w.shape[1], kernel, stride};
-    std::vector<float> plain(shape.out_channels * shape.in_channels * area);
-    for (int64_t oc = 0; oc < shape.out_channels * shape.in_channels; ++oc) {
-      const int64_t tap = (oc * taps + taps - 1) * area;
-      for (int64_t i = 0; i < area; ++i) plain[oc * area + i] = Element(w, tap + i);
-    }
-    LANCET_ASSIGN_OR_RETURN(const std::vector<float> bias, Vector(prefix + ".bias", shape.out_channels));
-    return Conv2d::Create(ctx_, shape, plain, bias);
-  }
-
-  // All of a tensor with `count` elements, whatever its shape.
-  absl::StatusOr<std::vector<float>> Vector(const std::string& name, int64_t count) const {
-    LANCET_ASSIGN_OR_RETURN(const TensorView t, Float(name));
-    if (t.num_elements() != count) return Odd(name, t, absl::StrCat(count, " elements"));
-    std::vector<float> values(count);
-    for (int64_t i = 0; i < count; ++i) values[i] = Element(t, i);
-    return values;
+    LANCET_ASSIGN_OR_RETURN(const VaeConvTensors tensors, ReadVaeConv(dict_, prefix, kernel, in, out));
+    return Conv2d::Create(ctx_, {tensors.out_channels, tensors.in_channels, kernel, stride}, tensors.weight,
+                          tensors.bias);
   }
 
   absl::StatusOr<std::vector<float>> Gamma(const std::string& name, int64_t channels) const {
-    LANCET_ASSIGN_OR_RETURN(std::vector<float> gamma, Vector(name, channels));
+    LANCET_ASSIGN_OR_RETURN(std::vector<float> gamma, ReadVaeVector(dict_, name, channels));
     if (ActivationType(ctx_) == DType::kBf16) {
       for (float& g : gamma) g = RoundToBf16(g);
     }
@@ -156,21 +107,6 @@ class Loader {
   }
 
  private:
-  absl::StatusOr<TensorView> Float(const std::string& name) const {
-    LANCET_ASSIGN_OR_RETURN(const TensorView t, dict_.Get(name));
-    if (t.dtype != DType::kF32 && t.dtype != DType::kBf16 && t.dtype != DType::kF16 &&
-        t.dtype != DType::kF64) {
-      return Odd(name, t, "a floating-point type");
-    }
-    return t;
-  }
-
-  absl::Status Odd(const std::string& name, const TensorView& t, const std::string& expected) const {
-    return absl::InvalidArgumentError(absl::StrCat(dict_.path(), ": tensor \"", name, "\" is ",
-                                                   DTypeName(t.dtype), " ", ShapeString(t.shape),
-                                                   "; expected ", expected));
-  }
-
   const KernelContext& ctx_;
   const StateDict& dict_;
 };

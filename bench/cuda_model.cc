@@ -1,0 +1,302 @@
+#include "bench/cuda_model.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "bench/random_model.h"
+#include "common/status_macros.h"
+#include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/embedding.h"
+#include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/row_ops.h"
+#include "kernels/cuda/sampler_ops.h"
+#include "worker/cuda/cuda_pass.h"
+#include "worker/cuda/cuda_trunk.h"
+#include "worker/cuda/cuda_vae_decoder.h"
+#include "worker/loader/shard_plan.h"
+#include "worker/model/latent_embedding.h"
+
+namespace lancet {
+namespace {
+
+// What an H100 reached on large shapes: the floors are these rates.
+constexpr double kBf16Rate = 778e12;    // 8192^3 product
+constexpr double kBandwidth = 3.06e12;  // device-to-device copy, read + written
+
+constexpr int64_t kPrefix = 64;  // tokens of a prompt with its template
+constexpr int64_t kMaxLatents = 4096;
+constexpr int kGuidedSteps = 26;
+constexpr int kPlainSteps = 4;
+constexpr absl::Duration kTimeout = absl::Seconds(60);
+
+double Milliseconds(absl::Time start) { return absl::ToDoubleMilliseconds(absl::Now() - start); }
+
+class ModelBench {
+ public:
+  static absl::StatusOr<std::unique_ptr<ModelBench>> Create(const CudaModelBenchOptions& options) {
+    auto bench = std::make_unique<ModelBench>();
+    bench->options_ = options;
+    const ModelConfig& config = bench->config_ = ReleaseConfig();
+    LANCET_ASSIGN_OR_RETURN(bench->ctx_, CudaContext::Create(0));
+    LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
+    const auto model = RandomModel::Trunk(config);
+    const CudaProducts products = options.fp8 ? CudaProducts::kFp8 : CudaProducts::kBf16;
+    const absl::Time start = absl::Now();
+    LANCET_ASSIGN_OR_RETURN(
+        CudaTrunkWeights weights,
+        CudaTrunkWeights::Load(*bench->ctx_, *model, config, plan, products, /*with_head=*/true));
+    std::cout << absl::StrFormat("%s, %s, weights %.2f GB on the device, loaded in %.1f s\n",
+                                 bench->ctx_->description(), options.fp8 ? "w4a8" : "w4a16",
+                                 static_cast<double>(weights.resident_bytes()) * 1e-9,
+                                 Milliseconds(start) * 1e-3);
+    LANCET_ASSIGN_OR_RETURN(bench->trunk_, CudaTrunk::Create(*bench->ctx_, config, std::move(weights),
+                                                             products, 2 * (kMaxLatents + 2), 64));
+    const auto vae = RandomModel::VaeDecoder();
+    VaeDecoderOptions vae_options;
+    vae_options.max_latents = kMaxLatents;
+    LANCET_ASSIGN_OR_RETURN(bench->vae_,
+                            CudaVaeDecoder::Load(*bench->ctx_, bench->trunk_->matmul(), *vae, vae_options));
+    const CudaContext& ctx = *bench->ctx_;
+    const LatentPositionTable table(config.hidden_size, config.max_latent_side);
+    LANCET_ASSIGN_OR_RETURN(bench->table_, DeviceArray<bf16>::CopyOf(table.by_position(), ctx.stream()));
+    LANCET_ASSIGN_OR_RETURN(bench->table_w_, DeviceArray<bf16>::CopyOf(table.by_position_w(), ctx.stream()));
+    bench->positions_ = {bench->table_.data(), bench->table_w_.data(), config.max_latent_side,
+                         table.extent_th()};
+    const int64_t values = kMaxLatents * kLatentChannels;
+    std::vector<bf16> noise(values);
+    for (int64_t i = 0; i < values; ++i)
+      noise[i] = ToBf16(static_cast<float>(i * 2654435761u % 4001) * 0.001f - 2.0f);
+    LANCET_ASSIGN_OR_RETURN(bench->latents_, DeviceArray<bf16>::CopyOf(noise, ctx.stream()));
+    LANCET_ASSIGN_OR_RETURN(bench->velocity_, DeviceArray<bf16>::Create(2 * values));
+    LANCET_ASSIGN_OR_RETURN(bench->normed_, DeviceArray<bf16>::Create(kMaxLatents * config.hidden_size));
+    LANCET_ASSIGN_OR_RETURN(
+        bench->time_,
+        DeviceArray<bf16>::CopyOf(absl::MakeConstSpan(noise).subspan(0, config.hidden_size), ctx.stream()));
+    const std::vector<int32_t> ids(4096, 7);
+    LANCET_ASSIGN_OR_RETURN(bench->ids_, DeviceArray<int32_t>::CopyOf(ids, ctx.stream()));
+    const std::vector<float> dt = {0.01f};
+    LANCET_ASSIGN_OR_RETURN(bench->dt_, DeviceArray<float>::CopyOf(dt, ctx.stream()));
+    LANCET_ASSIGN_OR_RETURN(bench->norms_, DeviceArray<double>::Create(2 * cuda::kNormBlocks));
+    LANCET_ASSIGN_OR_RETURN(bench->clean_, DeviceArray<float>::Create(values));
+    LANCET_ASSIGN_OR_RETURN(bench->logits_, DeviceArray<bf16>::Create(8 * config.vocab_size));
+    LANCET_ASSIGN_OR_RETURN(bench->best_, DeviceArray<cuda::ArgmaxPair>::Create(8 * cuda::kArgmaxBlocks));
+    LANCET_ASSIGN_OR_RETURN(bench->picked_, DeviceArray<int32_t>::Create(8));
+    LANCET_RETURN_IF_ERROR(ctx.Wait(kTimeout));
+    return bench;
+  }
+
+  absl::Status Run() {
+    for (const int64_t side : {256, 768, 1024}) LANCET_RETURN_IF_ERROR(Picture(side / kPixelsPerLatent));
+    for (const int sequences : {1, 8}) LANCET_RETURN_IF_ERROR(Answers(sequences));
+    return absl::OkStatus();
+  }
+
+ private:
+  double WeightsPerRow() const {
+    const double h = static_cast<double>(config_.hidden_size);
+    return static_cast<double>(config_.num_layers) *
+           (h * (2 * h + 2.0 * static_cast<double>(config_.num_kv_heads * config_.head_dim)) +
+            3 * h * static_cast<double>(config_.intermediate_size));
+  }
+
+  Positions Line(int64_t count) const {
+    Positions positions;
+    for (int64_t i = 0; i < count; ++i) {
+      for (auto* axis : {&positions.t, &positions.h, &positions.w})
+        axis->push_back(static_cast<int32_t>(i % 100));
+    }
+    return positions;
+  }
+
+  absl::Status Embed(int64_t und_rows) {
+    return CudaStatus(cuda::GatherRows(trunk_->weights().embed_tokens.data(), ids_.data(), und_rows,
+                                       config_.hidden_size, trunk_->stream_rows(), ctx_->stream()),
+                      "embedding");
+  }
+
+  // A guided pair, or one conditional branch, and the sampler behind it.
+  absl::Status Step(int64_t side, CudaKvCache& conditional, CudaKvCache* unconditional) {
+    const int64_t n = side * side;
+    const int64_t hidden = config_.hidden_size;
+    CudaPass pass;
+    const Positions positions = Line(n + 2);
+    pass.AddLatents(&conditional, positions, /*append=*/false);
+    if (unconditional != nullptr) pass.AddLatents(unconditional, positions, /*append=*/false);
+    LANCET_RETURN_IF_ERROR(trunk_->Prepare(pass, 1024));
+    LANCET_RETURN_IF_ERROR(Embed(pass.und_rows()));
+    bf16* const gen = trunk_->stream_rows(pass.und_rows());
+    LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().vae2llm, latents_.data(), n, gen));
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cuda::AddTimeAndPosition(time_.data(), positions_, n, side, hidden, gen, ctx_->stream()));
+    const int copies = unconditional != nullptr ? 2 : 1;
+    if (copies == 2) {
+      LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(gen + n * hidden, gen,
+                                                  static_cast<size_t>(n * hidden) * sizeof(bf16),
+                                                  cudaMemcpyDeviceToDevice, ctx_->stream()));
+    }
+    LANCET_RETURN_IF_ERROR(trunk_->Forward(pass));
+    for (int k = 0; k < copies; ++k) {
+      cuda::RowOutput output;
+      output.bf16_rows = normed_.data();
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(gen + k * n * hidden, hidden,
+                                                trunk_->weights().gen_norm.data(), 1e-6f, n, hidden, output,
+                                                ctx_->stream()));
+      LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n,
+                                           velocity_.data() + k * n * kLatentChannels));
+    }
+    const int64_t values = n * kLatentChannels;
+    if (copies == 2) {
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(4.0f, velocity_.data() + values, values,
+                                                      velocity_.data(), norms_.data(), ctx_->stream()));
+    }
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cuda::EulerStep(velocity_.data(), dt_.data(), values, latents_.data(), ctx_->stream()));
+    return ctx_->Wait(kTimeout);
+  }
+
+  absl::Status Picture(int64_t side) {
+    const int64_t n = side * side;
+    const int64_t kv_cols = config_.num_kv_heads * config_.head_dim;
+    std::vector<double> pairs;
+    std::vector<double> whole;
+    std::vector<double> decodes;
+    for (int repetition = 0; repetition <= options_.repetitions; ++repetition) {
+      LANCET_ASSIGN_OR_RETURN(CudaKvCache conditional,
+                              CudaKvCache::Create(config_.num_layers, kPrefix + n + 2, kv_cols));
+      LANCET_ASSIGN_OR_RETURN(CudaKvCache unconditional,
+                              CudaKvCache::Create(config_.num_layers, kPrefix + n + 2, kv_cols));
+      const absl::Time start = absl::Now();
+      CudaPass prefill;
+      prefill.AddText(&conditional, Line(kPrefix), 0, kPrefix);
+      prefill.AddText(&unconditional, Line(kPrefix), 0, kPrefix);
+      LANCET_RETURN_IF_ERROR(trunk_->Prepare(prefill, 1024));
+      LANCET_RETURN_IF_ERROR(Embed(prefill.und_rows()));
+      LANCET_RETURN_IF_ERROR(trunk_->Forward(prefill));
+      LANCET_RETURN_IF_ERROR(ctx_->Wait(kTimeout));
+      prefill.AdvanceCaches();
+      for (int step = 0; step < kGuidedSteps + kPlainSteps; ++step) {
+        const absl::Time begin = absl::Now();
+        LANCET_RETURN_IF_ERROR(Step(side, conditional, step < kGuidedSteps ? &unconditional : nullptr));
+        // The first picture makes plans.
+        if (repetition > 0 && step < kGuidedSteps) pairs.push_back(Milliseconds(begin));
+      }
+      const absl::Time decode = absl::Now();
+      LANCET_CUDA_RETURN_IF_ERROR(
+          cudaMemsetAsync(clean_.data(), 0, static_cast<size_t>(clean_.bytes()), ctx_->stream()));
+      LANCET_RETURN_IF_ERROR(vae_->DecodePicture(clean_.data(), side, side).status());
+      if (repetition > 0) {
+        decodes.push_back(Milliseconds(decode));
+        whole.push_back(Milliseconds(start));
+      }
+    }
+    for (auto* values : {&pairs, &whole, &decodes}) std::sort(values->begin(), values->end());
+    const double rows = 2.0 * static_cast<double>(n + 2);
+    const double attention = 4.0 * rows * static_cast<double>(n + 2 + kPrefix) *
+                             static_cast<double>(config_.num_heads * config_.head_dim * config_.num_layers);
+    const double flop = 2.0 * WeightsPerRow() * rows + attention;
+    const double pair = pairs[pairs.size() / 2];
+    std::cout << absl::StrFormat(
+        "%4d x %-4d pair %7.2f ms (floor %6.2f ms at 778 TFLOP/s, %3.0f TFLOP/s reached), picture %7.3f s, "
+        "decode %6.2f ms\n",
+        side * kPixelsPerLatent, side * kPixelsPerLatent, pair, flop / kBf16Rate * 1e3, flop / pair * 1e-9,
+        whole[whole.size() / 2] * 1e-3, decodes[decodes.size() / 2]);
+    return absl::OkStatus();
+  }
+
+  absl::Status Answers(int sequences) {
+    constexpr int64_t kKeys = 700;
+    const int64_t kv_cols = config_.num_kv_heads * config_.head_dim;
+    std::vector<CudaKvCache> caches;
+    for (int i = 0; i < sequences; ++i) {
+      LANCET_ASSIGN_OR_RETURN(caches.emplace_back(),
+                              CudaKvCache::Create(config_.num_layers, kKeys + 300, kv_cols));
+      LANCET_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(
+          caches.back().data(), 0, static_cast<size_t>(config_.num_layers * caches.back().layer_stride()) * 2,
+          ctx_->stream()));
+      caches.back().Advance(kKeys);
+    }
+    CudaHandle<cudaGraphExec_t, cudaGraphExecDestroy> graph;
+    std::vector<double> times;
+    for (int token = 0; token < 200; ++token) {
+      const absl::Time begin = absl::Now();
+      CudaPass pass;
+      for (CudaKvCache& cache : caches) pass.AddAnswer(&cache, static_cast<int32_t>(kKeys + token));
+      LANCET_RETURN_IF_ERROR(trunk_->Prepare(pass, 1024));
+      const auto enqueue = [&]() -> absl::Status {
+        LANCET_RETURN_IF_ERROR(Embed(sequences));
+        LANCET_RETURN_IF_ERROR(trunk_->Forward(pass));
+        cuda::FewRowsArgs head;
+        head.x = trunk_->stream_rows();
+        head.x_stride = config_.hidden_size;
+        head.tokens = sequences;
+        head.norm = trunk_->weights().und_norm.data();
+        head.eps = 1e-6f;
+        head.dense = trunk_->weights().head.data();
+        head.rows = config_.vocab_size;
+        head.cols = config_.hidden_size;
+        head.y = logits_.data();
+        head.y_stride = config_.vocab_size;
+        LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(head, ctx_->stream()));
+        return CudaStatus(cuda::Argmax(logits_.data(), sequences, config_.vocab_size, 151665, best_.data(),
+                                       picked_.data(), ctx_->stream()),
+                          "argmax");
+      };
+      if (token == 0) {
+        LANCET_RETURN_IF_ERROR(enqueue());
+        LANCET_CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(ctx_->stream(), cudaStreamCaptureModeThreadLocal));
+        const absl::Status status = enqueue();
+        cudaGraph_t captured = nullptr;
+        LANCET_CUDA_RETURN_IF_ERROR(cudaStreamEndCapture(ctx_->stream(), &captured));
+        const CudaHandle<cudaGraph_t, cudaGraphDestroy> owned(captured);
+        LANCET_RETURN_IF_ERROR(status);
+        LANCET_CUDA_RETURN_IF_ERROR(cudaGraphInstantiate(graph.receive(), captured, 0));
+      } else {
+        LANCET_CUDA_RETURN_IF_ERROR(cudaGraphLaunch(graph.get(), ctx_->stream()));
+      }
+      std::vector<int32_t> ids(sequences);
+      LANCET_RETURN_IF_ERROR(picked_.CopyTo(absl::MakeSpan(ids), ctx_->stream()));
+      LANCET_RETURN_IF_ERROR(ctx_->Wait(kTimeout));
+      pass.AdvanceCaches();
+      if (token > 20) times.push_back(Milliseconds(begin));
+    }
+    std::sort(times.begin(), times.end());
+    const double median = times[times.size() / 2];
+    // Codes and bf16 scales of one expert, and the output head.
+    const double bytes =
+        WeightsPerRow() * 0.625 + 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
+    std::cout << absl::StrFormat(
+        "answers, %d sequences after %d tokens: %.3f ms a token, %.0f tokens/s (floor %.3f ms)\n", sequences,
+        kKeys, median, sequences / median * 1e3, bytes / kBandwidth * 1e3);
+    return absl::OkStatus();
+  }
+
+  CudaModelBenchOptions options_;
+  ModelConfig config_;
+  std::unique_ptr<CudaContext> ctx_;
+  std::unique_ptr<CudaTrunk> trunk_;
+  std::unique_ptr<CudaVaeDecoder> vae_;
+  DeviceArray<bf16> table_, table_w_, latents_, velocity_, normed_, time_, logits_;
+  cuda::PositionTable positions_;
+  DeviceArray<int32_t> ids_, picked_;
+  DeviceArray<float> dt_, clean_;
+  DeviceArray<double> norms_;
+  DeviceArray<cuda::ArgmaxPair> best_;
+};
+
+}  // namespace
+
+absl::Status BenchCudaModel(const CudaModelBenchOptions& options) {
+  LANCET_ASSIGN_OR_RETURN(const auto bench, ModelBench::Create(options));
+  return bench->Run();
+}
+
+}  // namespace lancet

@@ -1,0 +1,45 @@
+// The sampler's arithmetic on the device: guidance with global renormalisation, the Euler step, the choice of
+// a token. Rounds as worker/engine/denoise.h does.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "common/bf16.h"
+
+namespace lancet::cuda {
+
+inline constexpr int kNormBlocks = 64;
+
+// velocity = bf16(w * bf16(min(1, |velocity| / |w|))), w = u + scale (velocity - u), every operation rounded
+// to bf16; norms over all n values, summed in f64 in a fixed order. `scratch`: 2 * kNormBlocks doubles.
+cudaError_t ApplyGuidance(float scale, const bf16* unconditional, int64_t n, bf16* velocity, double* scratch,
+                          cudaStream_t stream);
+
+// latents = bf16(latents - bf16(velocity * bf16(*dt))). dt: device, so that a captured graph serves every
+// step.
+cudaError_t EulerStep(const bf16* velocity, const float* dt, int64_t n, bf16* latents, cudaStream_t stream);
+
+// A step of the second-order solver (worker/engine/denoise.h): latents = bf16(keep * latents + share * D +
+// previous_share * *clean), D = latents - t * velocity, f32; then *clean = D. `clean` is not read if
+// previous_share is 0.
+cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share,
+                          int64_t n, float* clean, bf16* latents, cudaStream_t stream);
+
+// clean = latents - *t * velocity, f32: the estimate that previews show.
+cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, const float* t, int64_t n, float* clean,
+                          cudaStream_t stream);
+
+inline constexpr int kArgmaxBlocks = 64;
+
+// ids[i] = index of the largest of the first `limit` logits of row i, the lowest index of equals. logits:
+// [rows, vocabulary]; `scratch`: rows * kArgmaxBlocks pairs. NaN counts as smallest.
+struct ArgmaxPair {
+  float value;
+  int32_t index;
+};
+cudaError_t Argmax(const bf16* logits, int64_t rows, int64_t vocabulary, int64_t limit, ArgmaxPair* scratch,
+                   int32_t* ids, cudaStream_t stream);
+
+}  // namespace lancet::cuda

@@ -1,0 +1,595 @@
+#include "worker/cuda/cuda_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/logging.h"
+#include "common/noise.h"
+#include "common/status_macros.h"
+#include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/row_ops.h"
+#include "kernels/cuda/vae_ops.h"
+#include "worker/engine/answer.h"
+#include "worker/engine/cuda_runner.h"
+#include "worker/engine/denoise.h"
+#include "worker/engine/latent_preview.h"
+#include "worker/engine/start_noise.h"
+#include "worker/loader/shard_plan.h"
+#include "worker/model/latent_embedding.h"
+
+namespace lancet {
+namespace {
+
+constexpr int64_t kLeastMaxRows = 1024;
+// Captured passes of answers allow for keys in steps of this many.
+constexpr int kGraphKeys = 1024;
+
+CudaRequest& Cast(ModelRequest& request) { return static_cast<CudaRequest&>(request); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> CreateCudaRunner(const Checkpoint& checkpoint,
+                                                              const EngineOptions& options) {
+  return CudaRunner::Load(checkpoint, options);
+}
+
+absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& checkpoint,
+                                                             const EngineOptions& options) {
+  if (options.world_size != 1) {
+    return absl::UnimplementedError(
+        absl::StrCat("the CUDA backend runs groups of one rank; this one has ", options.world_size));
+  }
+  std::unique_ptr<CudaRunner> runner(new CudaRunner(options));
+  const ModelConfig& config = runner->config_ = checkpoint.config();
+  LANCET_ASSIGN_OR_RETURN(runner->ctx_, CudaContext::Create(options.device_ordinal));
+  const CudaContext& ctx = *runner->ctx_;
+  CpuOptions cpu;
+  cpu.threads = options.threads;
+  LANCET_ASSIGN_OR_RETURN(runner->cpu_, KernelContext::CreateCpu(cpu));
+  runner->cpu_->BindCallingThread();
+  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
+  const bool can_answer = checkpoint.vision() != nullptr;
+  const CudaProducts products = options.linear_mode == LinearMode::kW4A8   ? CudaProducts::kFp8
+                                : options.linear_mode == LinearMode::kW4A4 ? CudaProducts::kNvfp4
+                                                                           : CudaProducts::kBf16;
+  LANCET_ASSIGN_OR_RETURN(CudaTrunkWeights weights, CudaTrunkWeights::Load(ctx, checkpoint.trunk(), config,
+                                                                           plan, products, can_answer));
+  ModelLimits& limits = runner->limits_;
+  limits.max_latents = options.max_latents;
+  limits.max_rows = std::max(2 * (options.max_latents + 2), kLeastMaxRows);
+  const int64_t token_bytes = config.num_layers * 2 * plan.kv_cols() * static_cast<int64_t>(sizeof(bf16));
+  limits.cache_tokens = options.cache_bytes / token_bytes;
+  if (can_answer) {
+    const VisionConfig& vision = *checkpoint.vision_config();
+    limits.max_patches = options.max_patches;
+    limits.patch_px = vision.patch_size;
+    limits.cell_px = vision.patch_size * vision.merge_size;
+    VisionEncoderOptions vision_options;
+    vision_options.max_patches = options.max_patches;
+    LANCET_ASSIGN_OR_RETURN(runner->vision_, VisionEncoder::Load(*runner->cpu_, *checkpoint.vision(), vision,
+                                                                 0, 1, vision_options));
+    VaeEncoderOptions encoder_options;
+    encoder_options.max_latents = options.max_latents;
+    LANCET_ASSIGN_OR_RETURN(runner->vae_encoder_,
+                            VaeEncoder::Load(*runner->cpu_, checkpoint.vae(), encoder_options));
+  }
+  // A request has at most two caches, each with up to two blocks in a pass.
+  LANCET_ASSIGN_OR_RETURN(runner->trunk_, CudaTrunk::Create(ctx, config, std::move(weights), products,
+                                                            limits.max_rows, 4 * options.max_requests));
+  VaeDecoderOptions vae_options;
+  vae_options.max_latents = options.max_latents;
+  LANCET_ASSIGN_OR_RETURN(runner->vae_,
+                          CudaVaeDecoder::Load(ctx, runner->trunk_->matmul(), checkpoint.vae(), vae_options));
+  runner->latent_rgb_ = checkpoint.card().latent_rgb;
+  if (!runner->latent_rgb_.has_value()) {
+    LANCET_ASSIGN_OR_RETURN(const LatentRgbFit fit, FitLatentRgbFromDecoder(*runner->cpu_, *runner->vae_));
+    runner->latent_rgb_ = fit.map;
+    LogInfo("fitted preview colours to the decoder: lancet.json gives none", {{"r2", fit.quality.r2}});
+  }
+
+  const LatentPositionTable table(config.hidden_size, config.max_latent_side);
+  LANCET_ASSIGN_OR_RETURN(runner->table_, DeviceArray<bf16>::CopyOf(table.by_position(), ctx.stream()));
+  LANCET_ASSIGN_OR_RETURN(runner->table_w_, DeviceArray<bf16>::CopyOf(table.by_position_w(), ctx.stream()));
+  runner->positions_ = {runner->table_.data(), runner->table_w_.data(), config.max_latent_side,
+                        table.extent_th()};
+  const int64_t n = options.max_latents;
+  LANCET_ASSIGN_OR_RETURN(runner->ids_, DeviceArray<int32_t>::Create(limits.max_rows));
+  LANCET_ASSIGN_OR_RETURN(runner->normed_, DeviceArray<bf16>::Create(n * config.hidden_size));
+  LANCET_ASSIGN_OR_RETURN(runner->velocity_, DeviceArray<bf16>::Create(2 * n * kLatentChannels));
+  LANCET_ASSIGN_OR_RETURN(runner->preview_, DeviceArray<float>::Create(n * kLatentChannels));
+  LANCET_ASSIGN_OR_RETURN(runner->norms_, DeviceArray<double>::Create(2 * cuda::kNormBlocks));
+  if (can_answer) {
+    LANCET_ASSIGN_OR_RETURN(runner->logits_,
+                            DeviceArray<bf16>::Create(options.max_requests * config.vocab_size));
+    LANCET_ASSIGN_OR_RETURN(runner->best_, DeviceArray<cuda::ArgmaxPair>::Create(
+                                               int64_t{options.max_requests} * cuda::kArgmaxBlocks));
+    LANCET_ASSIGN_OR_RETURN(runner->picked_, DeviceArray<int32_t>::Create(options.max_requests));
+  }
+  runner->host_picked_.resize(options.max_requests);
+  LANCET_RETURN_IF_ERROR(ctx.Wait(absl::Seconds(60)));
+  return runner;
+}
+
+size_t CudaRunner::collective_capacity() const {
+  // The trunk of one rank reduces nothing; the vision tower, which runs on the host, sums as one rank of one.
+  return static_cast<size_t>(vision_ != nullptr ? vision_->reduce_capacity() : 1);
+}
+
+absl::Status CudaRunner::Attach(Collective* collective) {
+  collective_ = collective;
+  cpu_->BindCallingThread();
+  // The device is a property of the thread.
+  return CudaStatus(cudaSetDevice(options_.device_ordinal), "cudaSetDevice");
+}
+
+absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPlan& plan) {
+  auto request = std::make_unique<CudaRequest>(plan);
+  const CacheLayout& layout = request->layout;
+  const int64_t target_rows = plan.draws() ? plan.target.num_latents() + 2 : 0;
+  const int64_t kv_cols = config_.num_kv_heads * config_.head_dim;
+  LANCET_ASSIGN_OR_RETURN(
+      request->conditional,
+      CudaKvCache::Create(config_.num_layers, layout.shared + layout.conditional + target_rows, kv_cols));
+  if (layout.guided) {
+    LANCET_ASSIGN_OR_RETURN(
+        request->unconditional,
+        CudaKvCache::Create(config_.num_layers, layout.shared + layout.unconditional + target_rows, kv_cols));
+  }
+  if (plan.answer.has_value()) request->last_token = plan.answer->first_token_id;
+  if (plan.draws()) request->times = TimestepSchedule(plan.sampler.num_steps, plan.sampler.timestep_shift);
+  if (plan.draws() || plan.condition_image.has_value()) LANCET_RETURN_IF_ERROR(EmbedTimes(*request));
+  if (!plan.draws()) return request;
+
+  std::vector<bf16> noise;
+  if (trace_ != nullptr) noise = trace_->StartNoise(plan.request_id).value_or(std::vector<bf16>{});
+  if (noise.empty()) noise = SeedNoise(plan);
+  const int64_t values = plan.target.num_latents() * kLatentChannels;
+  if (static_cast<int64_t>(noise.size()) != values) {
+    return absl::InvalidArgumentError(absl::StrCat("start noise of ", noise.size(), " values for ", values));
+  }
+  LANCET_ASSIGN_OR_RETURN(request->latents, DeviceArray<bf16>::CopyOf(noise, ctx_->stream()));
+  LANCET_ASSIGN_OR_RETURN(request->clean, DeviceArray<float>::Create(values));
+  std::vector<float> steps;
+  std::vector<float> next_times;
+  for (int32_t i = 0; i < plan.sampler.num_steps; ++i) {
+    steps.push_back(request->times[i] - request->times[i + 1]);
+    next_times.push_back(request->times[i + 1]);
+  }
+  LANCET_ASSIGN_OR_RETURN(request->time_steps, DeviceArray<float>::CopyOf(steps, ctx_->stream()));
+  LANCET_ASSIGN_OR_RETURN(request->next_times, DeviceArray<float>::CopyOf(next_times, ctx_->stream()));
+  LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
+  if (trace_ != nullptr)
+    trace_->OnLatents(plan.request_id, 0, {noise.data(), plan.target.num_latents(), kLatentChannels});
+  return request;
+}
+
+absl::Status CudaRunner::EmbedTimes(CudaRequest& request) {
+  const CudaTrunkWeights& weights = trunk_->weights();
+  const int64_t features = weights.time0.cols;
+  const int64_t hidden = config_.hidden_size;
+  std::vector<bf16> rounded;
+  const int64_t steps = request.plan.draws() ? request.plan.sampler.num_steps : 0;
+  for (int64_t i = 0; i <= steps; ++i) {
+    // A condition is a clean picture: its time is 0.
+    for (const float f : TimeFeatures(i < steps ? request.times[i] : 0.0f, features))
+      rounded.push_back(ToBf16(f));
+  }
+  const int64_t rows = steps + 1;
+  LANCET_ASSIGN_OR_RETURN(const auto x, DeviceArray<bf16>::CopyOf(rounded, ctx_->stream()));
+  LANCET_ASSIGN_OR_RETURN(const auto inner, DeviceArray<bf16>::Create(rows * hidden));
+  LANCET_ASSIGN_OR_RETURN(request.time_rows, DeviceArray<bf16>::Create(rows * hidden));
+  const auto layer = [&](const CudaDense& dense, const bf16* from, bf16* to) -> absl::Status {
+    for (int64_t first = 0; first < rows; first += cuda::kMaxFewRows) {
+      cuda::FewRowsArgs args;
+      args.x = from + first * dense.cols;
+      args.x_stride = dense.cols;
+      args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows - first));
+      args.dense = dense.weight.data();
+      args.rows = dense.rows;
+      args.cols = dense.cols;
+      args.bias = dense.bias.data();
+      args.y = to + first * dense.rows;
+      args.y_stride = dense.rows;
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_->stream()));
+    }
+    return absl::OkStatus();
+  };
+  LANCET_RETURN_IF_ERROR(layer(weights.time0, x.data(), inner.data()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::Silu(inner.data(), rows * hidden, ctx_->stream()));
+  LANCET_RETURN_IF_ERROR(layer(weights.time2, inner.data(), request.time_rows.data()));
+  return ctx_->Wait(options_.collective_timeout);
+}
+
+absl::Status CudaRunner::EncodeVision(ModelRequest& request) {
+  CudaRequest& mine = Cast(request);
+  const RgbImage& image = *mine.plan.vision_image;
+  const int64_t tokens = vision_->TokensOf(image);
+  std::vector<bf16> features(tokens * config_.hidden_size);
+  const MatrixView<bf16> view(features.data(), tokens, config_.hidden_size);
+  LANCET_RETURN_IF_ERROR(vision_->EncodePicture(image, *collective_, options_.collective_timeout, view));
+  LANCET_ASSIGN_OR_RETURN(mine.features, DeviceArray<bf16>::CopyOf(features, ctx_->stream()));
+  if (trace_ != nullptr) trace_->OnFeatures(mine.plan.request_id, view);
+  return ctx_->Wait(options_.collective_timeout);
+}
+
+absl::Status CudaRunner::EncodeLatents(ModelRequest& request) {
+  CudaRequest& mine = Cast(request);
+  const RgbImage& image = *mine.plan.condition_image;
+  LANCET_ASSIGN_OR_RETURN(const std::vector<float> latents,
+                          vae_encoder_->Encode(*cpu_, image, ConditionNoise(mine.plan)));
+  std::vector<bf16> rounded(latents.size());
+  std::transform(latents.begin(), latents.end(), rounded.begin(), ToBf16);
+  LANCET_ASSIGN_OR_RETURN(mine.condition, DeviceArray<bf16>::CopyOf(rounded, ctx_->stream()));
+  if (trace_ != nullptr) {
+    trace_->OnConditionLatents(
+        mine.plan.request_id,
+        {rounded.data(), static_cast<int64_t>(rounded.size()) / kLatentChannels, kLatentChannels});
+  }
+  return ctx_->Wait(options_.collective_timeout);
+}
+
+absl::Status CudaRunner::Fork(CudaRequest& request) {
+  if (request.forked || !request.layout.guided) return absl::OkStatus();
+  request.forked = true;
+  return request.unconditional.CopyFrom(request.conditional, ctx_->stream());
+}
+
+absl::StatusOr<CudaRunner::Placed> CudaRunner::Place(const PassItem& item, CudaPass& pass) {
+  Placed placed;
+  placed.request = &Cast(*item.request);
+  placed.work = item.work;
+  placed.few = pass.few_rows();
+  placed.many = pass.many_rows();
+  placed.gen = pass.gen_rows();
+  CudaRequest& request = *placed.request;
+  if (item.work.kind == WorkKind::kAnswer) {
+    pass.AddAnswer(&request.conditional, request.plan.answer->first_position + item.work.index);
+    return placed;
+  }
+  if (item.work.kind == WorkKind::kDenoise) {
+    LANCET_RETURN_IF_ERROR(Fork(request));
+    placed.guided = request.layout.guided && IsGuided(request.plan.sampler, request.times[item.work.index]);
+    placed.copies = placed.guided ? 2 : 1;
+    placed.gen_rows = request.plan.target.num_latents();
+    pass.AddLatents(&request.conditional, request.plan.target.conditional, /*append=*/false);
+    if (placed.guided)
+      pass.AddLatents(&request.unconditional, request.plan.target.unconditional, /*append=*/false);
+    return placed;
+  }
+  const PrefixBlock& block = request.plan.prefix[item.work.index];
+  std::vector<CudaKvCache*> caches;
+  if (item.work.index < request.layout.fork_block) {
+    caches.push_back(&request.conditional);
+  } else {
+    LANCET_RETURN_IF_ERROR(Fork(request));
+    if (block.conditional) caches.push_back(&request.conditional);
+    if (block.unconditional && request.layout.guided) caches.push_back(&request.unconditional);
+  }
+  placed.copies = static_cast<int>(caches.size());
+  for (CudaKvCache* cache : caches) {
+    switch (block.kind) {
+      case PrefixKind::kText:
+        pass.AddText(cache, block.positions, item.work.begin,
+                     item.work.count > 0 ? item.work.count : block.rows() - item.work.begin);
+        break;
+      case PrefixKind::kVision:
+        pass.AddVision(cache, block.positions);
+        break;
+      case PrefixKind::kLatents:
+        placed.gen_rows = block.rows() - 2;
+        pass.AddLatents(cache, block.positions, /*append=*/true);
+        break;
+    }
+  }
+  return placed;
+}
+
+std::vector<int32_t> CudaRunner::TokenIds(absl::Span<const Placed> placed, const CudaPass& pass) const {
+  std::vector<int32_t> ids(pass.und_rows());
+  for (const Placed& item : placed) {
+    const RequestPlan& plan = item.request->plan;
+    int32_t* few = ids.data() + item.few;
+    int32_t* many = ids.data() + pass.few_rows() + item.many;
+    for (int copy = 0; copy < item.copies; ++copy) {
+      if (item.work.kind == WorkKind::kAnswer) {
+        *few++ = item.request->last_token;
+        continue;
+      }
+      if (item.work.kind == WorkKind::kDenoise) {
+        *few++ = plan.target.start_token_id;
+        *few++ = plan.target.end_token_id;
+        continue;
+      }
+      const PrefixBlock& block = plan.prefix[item.work.index];
+      switch (block.kind) {
+        case PrefixKind::kText: {
+          const int64_t count = item.work.count > 0 ? item.work.count : block.rows() - item.work.begin;
+          many = std::copy_n(block.token_ids.data() + item.work.begin, count, many);
+          break;
+        }
+        case PrefixKind::kVision:
+          // Rows of features are overwritten afterwards.
+          std::fill_n(many, block.rows(), block.token_ids[0]);
+          many[block.rows() - 1] = block.token_ids[1];
+          many += block.rows();
+          break;
+        case PrefixKind::kLatents:
+          *few++ = block.token_ids[0];
+          *few++ = block.token_ids[1];
+          break;
+      }
+    }
+  }
+  return ids;
+}
+
+absl::Status CudaRunner::EmbedPictures(absl::Span<const Placed> placed, const CudaPass& pass) {
+  const int64_t hidden = config_.hidden_size;
+  const cudaStream_t stream = ctx_->stream();
+  const auto copy = [&](bf16* to, const bf16* from, int64_t values) {
+    return CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(values) * sizeof(bf16),
+                                      cudaMemcpyDeviceToDevice, stream),
+                      "copy within the stream");
+  };
+  for (const Placed& item : placed) {
+    CudaRequest& request = *item.request;
+    const RequestPlan& plan = request.plan;
+    const bool target = item.work.kind == WorkKind::kDenoise;
+    const PrefixBlock* block = item.work.kind == WorkKind::kPrefill ? &plan.prefix[item.work.index] : nullptr;
+    if (block != nullptr && block->kind == PrefixKind::kVision) {
+      for (int k = 0; k < item.copies; ++k) {
+        const int64_t row = pass.few_rows() + item.many + k * block->rows() + 1;
+        LANCET_RETURN_IF_ERROR(
+            copy(trunk_->stream_rows(row), request.features.data(), request.features.size()));
+      }
+    }
+    if (item.gen_rows == 0) continue;
+    bf16* const rows = trunk_->stream_rows(pass.und_rows() + item.gen);
+    const int64_t width = target ? plan.target.latent_width : plan.condition_image->width / kPixelsPerLatent;
+    const int64_t time = target ? item.work.index : (plan.draws() ? plan.sampler.num_steps : 0);
+    const bf16* latents = target ? request.latents.data() : request.condition.data();
+    LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().vae2llm, latents, item.gen_rows, rows));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::AddTimeAndPosition(request.time_rows.data() + time * hidden, positions_,
+                                                         item.gen_rows, width, hidden, rows, stream));
+    for (int k = 1; k < item.copies; ++k) {
+      LANCET_RETURN_IF_ERROR(copy(rows + k * item.gen_rows * hidden, rows, item.gen_rows * hidden));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaRunner::EnqueueLayers(const CudaPass& pass, absl::Span<const Placed> placed) {
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::GatherRows(trunk_->weights().embed_tokens.data(), ids_.data(),
+                                               pass.und_rows(), config_.hidden_size, trunk_->stream_rows(),
+                                               ctx_->stream()));
+  LANCET_RETURN_IF_ERROR(EmbedPictures(placed, pass));
+  return trunk_->Forward(pass);
+}
+
+absl::Status CudaRunner::EnqueueAnswers(int64_t count) {
+  const CudaTrunkWeights& weights = trunk_->weights();
+  for (int64_t first = 0; first < count; first += cuda::kMaxFewRows) {
+    cuda::FewRowsArgs args;
+    args.x = trunk_->stream_rows(first);
+    args.x_stride = config_.hidden_size;
+    args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, count - first));
+    args.norm = weights.und_norm.data();
+    args.eps = config_.rms_norm_eps;
+    args.dense = weights.head.data();
+    args.rows = config_.vocab_size;
+    args.cols = config_.hidden_size;
+    args.y = logits_.data() + first * config_.vocab_size;
+    args.y_stride = config_.vocab_size;
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_->stream()));
+  }
+  return CudaStatus(cuda::Argmax(logits_.data(), count, config_.vocab_size, valid_tokens_, best_.data(),
+                                 picked_.data(), ctx_->stream()),
+                    "argmax");
+}
+
+absl::Status CudaRunner::RunAnswers(const CudaPass& pass, absl::Span<const Placed> placed) {
+  const int64_t count = static_cast<int64_t>(placed.size());
+  const auto enqueue = [&]() -> absl::Status {
+    LANCET_RETURN_IF_ERROR(EnqueueLayers(pass, placed));
+    return EnqueueAnswers(count);
+  };
+  if (!options_.cuda_graphs) return enqueue();
+  if (graphs_generation_ != trunk_->memory_generation()) {
+    graphs_.clear();
+    graphs_generation_ = trunk_->memory_generation();
+  }
+  Graph& graph = graphs_[{count, trunk_->split_capacity(), valid_tokens_}];
+  if (graph.get() == nullptr) {
+    // Plans are made on first use, which must not fall into a capture: one plain run, then the capture for
+    // the next.
+    LANCET_RETURN_IF_ERROR(enqueue());
+    LANCET_CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(ctx_->stream(), cudaStreamCaptureModeThreadLocal));
+    const absl::Status status = enqueue();
+    cudaGraph_t captured = nullptr;
+    LANCET_CUDA_RETURN_IF_ERROR(cudaStreamEndCapture(ctx_->stream(), &captured));
+    const CudaHandle<cudaGraph_t, cudaGraphDestroy> owned(captured);
+    LANCET_RETURN_IF_ERROR(status);
+    return CudaStatus(cudaGraphInstantiate(graph.receive(), captured, 0), "cudaGraphInstantiate");
+  }
+  return CudaStatus(cudaGraphLaunch(graph.get(), ctx_->stream()), "cudaGraphLaunch");
+}
+
+absl::Status CudaRunner::RunPass(absl::Span<const PassItem> items, absl::Span<WorkResult> results) {
+  CudaPass pass;
+  std::vector<Placed> placed;
+  bool only_answers = true;
+  int64_t answers = 0;
+  for (const PassItem& item : items) {
+    LANCET_ASSIGN_OR_RETURN(placed.emplace_back(), Place(item, pass));
+    const bool answer = item.work.kind == WorkKind::kAnswer;
+    only_answers = only_answers && answer;
+    answers += answer ? 1 : 0;
+    if (trace_ != nullptr && item.work.kind == WorkKind::kDenoise && item.work.index == 0) {
+      LANCET_RETURN_IF_ERROR(TraceCaches(*placed.back().request));
+    }
+  }
+  LANCET_RETURN_IF_ERROR(trunk_->Prepare(pass, kGraphKeys));
+  host_ids_ = TokenIds(placed, pass);
+  LANCET_RETURN_IF_ERROR(ids_.CopyFrom(host_ids_, ctx_->stream()));
+  if (only_answers) {
+    valid_tokens_ = placed.front().request->plan.answer->num_valid_tokens;
+    LANCET_RETURN_IF_ERROR(RunAnswers(pass, placed));
+  } else {
+    LANCET_RETURN_IF_ERROR(EnqueueLayers(pass, placed));
+    for (const Placed& item : placed) {
+      if (item.work.kind == WorkKind::kDenoise) LANCET_RETURN_IF_ERROR(Step(item, pass.und_rows()));
+    }
+    if (answers > 0) LANCET_RETURN_IF_ERROR(EnqueueMixedAnswers(placed));
+  }
+  pass.AdvanceCaches();
+  if (answers > 0) {
+    LANCET_RETURN_IF_ERROR(picked_.CopyTo(absl::MakeSpan(host_picked_).subspan(0, answers), ctx_->stream()));
+  }
+  LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
+  for (size_t i = 0; i < placed.size(); ++i) {
+    const auto preview = previews_.find(placed[i].request);
+    if (preview != previews_.end()) results[i].preview = std::move(preview->second);
+  }
+  previews_.clear();
+  return ReadAnswers(placed, results);
+}
+
+absl::Status CudaRunner::EnqueueMixedAnswers(absl::Span<const Placed> placed) {
+  // Rows of answers lie between other single rows: brought together first, in the order of the items.
+  int64_t count = 0;
+  for (const Placed& item : placed) {
+    if (item.work.kind != WorkKind::kAnswer) continue;
+    valid_tokens_ = item.request->plan.answer->num_valid_tokens;
+    LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(trunk_->stream_rows(count), trunk_->stream_rows(item.few),
+                                                static_cast<size_t>(config_.hidden_size) * sizeof(bf16),
+                                                cudaMemcpyDeviceToDevice, ctx_->stream()));
+    ++count;
+  }
+  return EnqueueAnswers(count);
+}
+
+absl::Status CudaRunner::Step(const Placed& placed, int64_t first_gen) {
+  CudaRequest& request = *placed.request;
+  const RequestPlan& plan = request.plan;
+  const int32_t step = placed.work.index;
+  const int64_t n = plan.target.num_latents();
+  const int64_t values = n * kLatentChannels;
+  const cudaStream_t stream = ctx_->stream();
+  for (int k = 0; k < placed.copies; ++k) {
+    cuda::RowOutput output;
+    output.bf16_rows = normed_.data();
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(trunk_->stream_rows(first_gen + placed.gen + k * n),
+                                              config_.hidden_size, trunk_->weights().gen_norm.data(),
+                                              config_.rms_norm_eps, n, config_.hidden_size, output, stream));
+    LANCET_RETURN_IF_ERROR(
+        trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n, velocity_.data() + k * values));
+    if (trace_ == nullptr) continue;
+    std::vector<bf16> host;
+    LANCET_RETURN_IF_ERROR(TraceRows(velocity_.data() + k * values, values, host));
+    trace_->OnVelocity(plan.request_id, step, k == 0, {host.data(), n, kLatentChannels});
+  }
+  bf16* const velocity = velocity_.data();
+  if (placed.guided) {
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(plan.sampler.guidance_scale, velocity + values, values,
+                                                    velocity, norms_.data(), stream));
+  }
+  const float t = request.times[step];
+  const float next = request.times[step + 1];
+  if (plan.sampler.solver == Solver::kDpmpp2m) {
+    const SolverWeights weights = MultistepWeights(request.previous_t, t, next);
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::MultistepStep(
+        velocity, t, static_cast<float>(weights.latents), static_cast<float>(weights.clean),
+        static_cast<float>(weights.previous), values, request.clean.data(), request.latents.data(), stream));
+    request.previous_t = t;
+  } else {
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cuda::EulerStep(velocity, request.time_steps.data() + step, values, request.latents.data(), stream));
+  }
+  if (placed.work.preview != PreviewMethod::kNone) {
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::EstimateClean(
+        request.latents.data(), velocity, request.next_times.data() + step, values, preview_.data(), stream));
+    // Of several previews in a pass each is made before the next is estimated.
+    LANCET_ASSIGN_OR_RETURN(previews_[&request], MakePreview(request, placed.work.preview));
+  }
+  if (trace_ != nullptr) {
+    std::vector<bf16> host;
+    LANCET_RETURN_IF_ERROR(TraceRows(request.latents.data(), values, host));
+    trace_->OnLatents(plan.request_id, step + 1, {host.data(), n, kLatentChannels});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaRunner::ReadAnswers(absl::Span<const Placed> placed, absl::Span<WorkResult> results) {
+  int64_t answer_row = 0;
+  for (size_t i = 0; i < placed.size(); ++i) {
+    if (placed[i].work.kind != WorkKind::kAnswer) continue;
+    CudaRequest& request = *placed[i].request;
+    const AnswerParams& answer = *request.plan.answer;
+    const int32_t index = placed[i].work.index;
+    int32_t id = host_picked_[answer_row];
+    if (answer.temperature > 0 || trace_ != nullptr || answer.num_valid_tokens != valid_tokens_) {
+      std::vector<bf16> row;
+      LANCET_RETURN_IF_ERROR(
+          TraceRows(logits_.data() + answer_row * config_.vocab_size, config_.vocab_size, row));
+      if (trace_ != nullptr) trace_->OnLogits(request.plan.request_id, index, 0, row);
+      const TokenChoice choice = ChooseToken(answer, request.plan.seed, index, 0, row);
+      if (choice.id < 0) return absl::InternalError("every logit of an answer is NaN");
+      id = choice.id;
+    }
+    ++answer_row;
+    request.last_token = id;
+    results[i].token = AnswerToken{id, id == answer.stop_token_id || index + 1 == answer.max_new_tokens};
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RgbImage> CudaRunner::MakePreview(const CudaRequest& request, PreviewMethod method) {
+  const TargetBlock& target = request.plan.target;
+  if (method == PreviewMethod::kVae) {
+    return vae_->DecodePicture(preview_.data(), target.latent_height, target.latent_width);
+  }
+  std::vector<float> clean(target.num_latents() * kLatentChannels);
+  LANCET_RETURN_IF_ERROR(preview_.CopyTo(absl::MakeSpan(clean), ctx_->stream()));
+  LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
+  return LatentsToRgb(*latent_rgb_, {clean.data(), target.num_latents(), kLatentChannels},
+                      target.latent_height, target.latent_width);
+}
+
+absl::StatusOr<std::optional<RgbImage>> CudaRunner::Decode(ModelRequest& request) {
+  const CudaRequest& mine = Cast(request);
+  const TargetBlock& target = mine.plan.target;
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::WidenRows(mine.latents.data(), target.num_latents() * kLatentChannels,
+                                              preview_.data(), ctx_->stream()));
+  LANCET_ASSIGN_OR_RETURN(RgbImage image,
+                          vae_->DecodePicture(preview_.data(), target.latent_height, target.latent_width));
+  return std::optional<RgbImage>(std::move(image));
+}
+
+absl::Status CudaRunner::TraceRows(const bf16* device, int64_t values, std::vector<bf16>& host) {
+  host.resize(values);
+  LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(host.data(), device, static_cast<size_t>(values) * sizeof(bf16),
+                                              cudaMemcpyDeviceToHost, ctx_->stream()));
+  return ctx_->Wait(options_.collective_timeout);
+}
+
+absl::Status CudaRunner::TraceCaches(const CudaRequest& request) {
+  const int64_t layer = config_.num_layers - 1;
+  for (const bool conditional : {true, false}) {
+    if (!conditional && !request.layout.guided) continue;
+    const CudaKvCache& cache = conditional ? request.conditional : request.unconditional;
+    const int64_t values = cache.tokens() * cache.kv_cols();
+    const bf16* base = cache.data() + layer * cache.layer_stride();
+    std::vector<bf16> keys;
+    std::vector<bf16> cached_values;
+    LANCET_RETURN_IF_ERROR(TraceRows(base, values, keys));
+    LANCET_RETURN_IF_ERROR(TraceRows(base + cache.v_offset(), values, cached_values));
+    trace_->OnCache(request.plan.request_id, conditional, {keys.data(), cache.tokens(), cache.kv_cols()},
+                    {cached_values.data(), cache.tokens(), cache.kv_cols()});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lancet

@@ -1,0 +1,119 @@
+// The model of one rank on a CUDA device, behind worker/engine/cuda_runner.h.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/checkpoint.h"
+#include "common/model_config.h"
+#include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/embedding.h"
+#include "kernels/cuda/sampler_ops.h"
+#include "kernels/kernel_context.h"
+#include "worker/cuda/cuda_pass.h"
+#include "worker/cuda/cuda_request.h"
+#include "worker/cuda/cuda_trunk.h"
+#include "worker/cuda/cuda_vae_decoder.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/model_runner.h"
+#include "worker/model/vae/vae_encoder.h"
+#include "worker/model/vision/vision_encoder.h"
+
+namespace lancet {
+
+class CudaRunner final : public ModelRunner {
+ public:
+  static absl::StatusOr<std::unique_ptr<CudaRunner>> Load(const Checkpoint& checkpoint,
+                                                          const EngineOptions& options);
+
+  std::string device() const override { return ctx_->description(); }
+  size_t collective_capacity() const override;
+  const ModelLimits& limits() const override { return limits_; }
+  absl::Status Attach(Collective* collective) override;
+  absl::StatusOr<std::unique_ptr<ModelRequest>> Admit(const RequestPlan& plan) override;
+  absl::Status EncodeVision(ModelRequest& request) override;
+  absl::Status EncodeLatents(ModelRequest& request) override;
+  absl::Status RunPass(absl::Span<const PassItem> items, absl::Span<WorkResult> results) override;
+  absl::StatusOr<std::optional<RgbImage>> Decode(ModelRequest& request) override;
+  void set_trace(EngineTrace* trace) override { trace_ = trace; }
+
+ private:
+  // Where an item's rows lie: few and many rows within their sections, gen rows from the first gen row on.
+  struct Placed {
+    CudaRequest* request = nullptr;
+    Work work;
+    int64_t few = 0;
+    int64_t many = 0;
+    int64_t gen = 0;
+    int64_t gen_rows = 0;  // of one copy
+    int copies = 1;        // caches
+    bool guided = false;   // kDenoise: both velocities
+  };
+  using Graph = CudaHandle<cudaGraphExec_t, cudaGraphExecDestroy>;
+
+  explicit CudaRunner(const EngineOptions& options) : options_(options) {}
+
+  absl::StatusOr<Placed> Place(const PassItem& item, CudaPass& pass);
+  // Token ids of the und rows, in the order of the stream.
+  std::vector<int32_t> TokenIds(absl::Span<const Placed> placed, const CudaPass& pass) const;
+  // Enqueues latents, and features of pictures, into the stream.
+  absl::Status EmbedPictures(absl::Span<const Placed> placed, const CudaPass& pass);
+  absl::Status EmbedTimes(CudaRequest& request);
+  absl::Status Fork(CudaRequest& request);
+  // Enqueues what every pass has: gathered tokens, the layers.
+  absl::Status EnqueueLayers(const CudaPass& pass, absl::Span<const Placed> placed);
+  // Logits and greedy choices of `count` answers whose rows are the first of the stream; ids go to picked_.
+  absl::Status EnqueueAnswers(int64_t count);
+  // The same where answers share a pass with other work.
+  absl::Status EnqueueMixedAnswers(absl::Span<const Placed> placed);
+  // All of a pass that holds answers alone, from a graph if one was captured for its shape.
+  absl::Status RunAnswers(const CudaPass& pass, absl::Span<const Placed> placed);
+  absl::Status Step(const Placed& placed, int64_t first_gen);
+  absl::Status ReadAnswers(absl::Span<const Placed> placed, absl::Span<WorkResult> results);
+  // Of the estimate in preview_.
+  absl::StatusOr<RgbImage> MakePreview(const CudaRequest& request, PreviewMethod method);
+
+  absl::Status TraceCaches(const CudaRequest& request);
+  absl::Status TraceRows(const bf16* device, int64_t values, std::vector<bf16>& host);
+
+  const EngineOptions options_;
+  ModelConfig config_;
+  ModelLimits limits_;
+  std::unique_ptr<CudaContext> ctx_;
+  std::unique_ptr<KernelContext> cpu_;  // of the halves that run on the host
+  std::unique_ptr<CudaTrunk> trunk_;
+  std::unique_ptr<CudaVaeDecoder> vae_;
+  std::unique_ptr<VaeEncoder> vae_encoder_;
+  std::unique_ptr<VisionEncoder> vision_;  // null without a tower
+  std::optional<LatentRgb> latent_rgb_;
+  DeviceArray<bf16> table_, table_w_;
+  cuda::PositionTable positions_;
+
+  Collective* collective_ = nullptr;
+  EngineTrace* trace_ = nullptr;
+  DeviceArray<int32_t> ids_;    // [max_rows]
+  DeviceArray<bf16> normed_;    // [max_latents, hidden]
+  DeviceArray<bf16> velocity_;  // [2, max_latents, 48]
+  DeviceArray<float> preview_;  // [max_latents, 48]
+  DeviceArray<double> norms_;
+  DeviceArray<bf16> logits_;  // [max_requests, vocab]
+  DeviceArray<cuda::ArgmaxPair> best_;
+  DeviceArray<int32_t> picked_;  // [max_requests]
+  std::vector<int32_t> host_ids_;
+  std::vector<int32_t> host_picked_;
+  int32_t valid_tokens_ = 0;                         // of the answers that are picked on the device
+  std::map<const CudaRequest*, RgbImage> previews_;  // made in the current pass
+  // Of passes that hold answers alone: by number of answers, split capacity and valid_tokens_.
+  std::map<std::tuple<int64_t, int, int32_t>, Graph> graphs_;
+  int graphs_generation_ = 0;
+};
+
+}  // namespace lancet

@@ -1,0 +1,393 @@
+#include "worker/cuda/cuda_trunk.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/qk_rope.h"
+#include "kernels/cuda/rope_table.h"
+#include "kernels/scale_tiles.h"
+#include "worker/model/rope_table.h"
+
+namespace lancet {
+namespace {
+
+int64_t QkvCols(const ModelConfig& config) {
+  return (config.num_heads + 2 * config.num_kv_heads) * config.head_dim;
+}
+int64_t QCols(const ModelConfig& config) { return config.num_heads * config.head_dim; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& ctx,
+                                                             const ModelConfig& config,
+                                                             CudaTrunkWeights weights, CudaProducts products,
+                                                             int64_t max_rows, int64_t max_blocks) {
+  const int64_t group = config.num_kv_heads > 0 ? config.num_heads / config.num_kv_heads : 0;
+  if (group < 1 || group > cuda::kMaxGroup || (config.head_dim != 128 && config.head_dim != 64) ||
+      config.hidden_size % 64 != 0 || config.hidden_size > cuda::kMaxRowCols ||
+      config.intermediate_size > cuda::kMaxFewRowsCols) {
+    return absl::UnimplementedError(absl::StrCat(
+        "the CUDA backend takes head_dim 64 or 128 (", config.head_dim, "), up to ", cuda::kMaxGroup,
+        " query heads per key/value head (", group, "), a hidden size in 64s up to ", cuda::kMaxRowCols, " (",
+        config.hidden_size, ") and an inner width up to ", cuda::kMaxFewRowsCols, " (",
+        config.intermediate_size, ")"));
+  }
+  std::unique_ptr<CudaTrunk> trunk(new CudaTrunk(ctx, config, std::move(weights)));
+  trunk->max_rows_ = max_rows;
+  trunk->few_capacity_ = 2 * max_blocks;
+  const int64_t widest = std::max({config.hidden_size, config.intermediate_size, QCols(config)});
+  const int64_t half = config.head_dim / 2;
+  LANCET_ASSIGN_OR_RETURN(trunk->tables_, CudaPassTables::Create(max_rows, max_blocks));
+  LANCET_ASSIGN_OR_RETURN(trunk->stream_, DeviceArray<bf16>::Create(max_rows * config.hidden_size));
+  LANCET_ASSIGN_OR_RETURN(trunk->activation_, DeviceArray<bf16>::Create(max_rows * widest));
+  if (products != CudaProducts::kBf16) {
+    LANCET_ASSIGN_OR_RETURN(trunk->fp8_, DeviceArray<uint8_t>::Create(max_rows * widest));
+    LANCET_ASSIGN_OR_RETURN(trunk->factors_, DeviceArray<float>::Create(max_rows));
+    // Zeros: padding that no row writes must not hold a NaN.
+    const std::vector<uint8_t> zeros(ScaleTileBytes(max_rows, widest / kNvfp4Block));
+    LANCET_ASSIGN_OR_RETURN(trunk->fp4_scales_, DeviceArray<uint8_t>::CopyOf(zeros, ctx.stream()));
+    const std::vector<float> constants = {0.0f, 1.0f};
+    LANCET_ASSIGN_OR_RETURN(trunk->constants_, DeviceArray<float>::CopyOf(constants, ctx.stream()));
+  }
+  LANCET_ASSIGN_OR_RETURN(trunk->qkv_, DeviceArray<bf16>::Create(max_rows * QkvCols(config)));
+  LANCET_ASSIGN_OR_RETURN(trunk->attn_, DeviceArray<bf16>::Create(max_rows * QCols(config)));
+  LANCET_ASSIGN_OR_RETURN(trunk->gate_up_,
+                          DeviceArray<bf16>::Create(max_rows * 2 * config.intermediate_size));
+  LANCET_ASSIGN_OR_RETURN(trunk->cos_, DeviceArray<bf16>::Create(max_rows * half));
+  LANCET_ASSIGN_OR_RETURN(trunk->sin_, DeviceArray<bf16>::Create(max_rows * half));
+  const std::vector<float> frequencies = RopeTable(config).inverse_frequencies();
+  LANCET_ASSIGN_OR_RETURN(trunk->inverse_frequency_, DeviceArray<float>::CopyOf(frequencies, ctx.stream()));
+  const std::vector<uint32_t> no_tickets(trunk->few_capacity_ * config.num_kv_heads);
+  LANCET_ASSIGN_OR_RETURN(trunk->tickets_, DeviceArray<uint32_t>::CopyOf(no_tickets, ctx.stream()));
+  LANCET_RETURN_IF_ERROR(ctx.Wait(absl::Seconds(30)));
+  return trunk;
+}
+
+absl::Status CudaTrunk::Prepare(const CudaPass& pass, int key_step) {
+  if (pass.rows() > max_rows_ || pass.few_rows() > few_capacity_) {
+    return absl::InvalidArgumentError(absl::StrCat("a pass of ", pass.rows(), " rows, ", pass.few_rows(),
+                                                   " of them single; this rank has scratch for ", max_rows_,
+                                                   " and ", few_capacity_));
+  }
+  LANCET_RETURN_IF_ERROR(pass.Check());
+  LANCET_RETURN_IF_ERROR(tables_.Upload(pass, ctx_.stream()));
+  split_capacity_ = (tables_.max_keys() + key_step - 1) / key_step * key_step;
+  const int64_t splits = (split_capacity_ + cuda::kSplitKeys - 1) / cuda::kSplitKeys;
+  const int64_t floats =
+      cuda::SplitScratchFloats(pass.few_rows(), config_.num_kv_heads, splits, config_.head_dim);
+  if (floats > partial_.size()) {
+    // Freed memory may still be in use by what was enqueued.
+    LANCET_RETURN_IF_ERROR(ctx_.Wait(absl::Seconds(60)));
+    LANCET_ASSIGN_OR_RETURN(partial_, DeviceArray<float>::Create(floats + floats / 2));
+    ++memory_generation_;
+  }
+  return absl::OkStatus();
+}
+
+cuda::RowOutput CudaTrunk::Activations(const CudaLinear& linear) const {
+  cuda::RowOutput output;
+  if (linear.fp8() != nullptr) {
+    output.fp8_rows = fp8_.data();
+    output.fp8_factors = factors_.data();
+  } else if (linear.nvfp4_codes() != nullptr) {
+    // A factor measured over the tensor would make a row depend on the others: blocks have scales of their
+    // own, which at factor 1 are normal E4M3 numbers for magnitudes from 0.1 to 2688.
+    output.fp4_codes = fp8_.data();
+    output.fp4_scales = fp4_scales_.data();
+    output.fp4_factor = constants_.data() + 1;
+  } else {
+    output.bf16_rows = activation_.data();
+  }
+  return output;
+}
+
+absl::Status CudaTrunk::Product(const CudaLinear& linear, const bf16* x, int64_t rows, bool accumulate,
+                                bf16* y) {
+  MatmulShape shape;
+  shape.tokens = rows;
+  shape.rows = linear.rows();
+  shape.cols = linear.cols();
+  shape.x_stride = linear.cols();
+  shape.y_stride = linear.rows();
+  shape.has_bias = linear.bias() != nullptr;
+  shape.accumulate = accumulate;
+  MatmulArgs args;
+  args.bias = linear.bias();
+  args.y = y;
+  if (linear.nvfp4_codes() != nullptr) {
+    shape.input = MatmulInput::kNvfp4;
+    args.x = fp8_.data();
+    args.x_scales = fp4_scales_.data();
+    args.w = linear.nvfp4_codes();
+    args.w_scales = linear.nvfp4_scales();
+    args.alpha = linear.nvfp4_factor();
+    args.beta = constants_.data() + (accumulate ? 1 : 0);
+  } else if (linear.fp8() != nullptr) {
+    shape.input = MatmulInput::kFp8;
+    args.x = fp8_.data();
+    args.x_scales = factors_.data();
+    args.w = linear.fp8();
+    args.w_scales = linear.fp8_factors();
+  } else {
+    args.x = x;
+    args.w = linear.dense();
+  }
+  return matmul_.Run(shape, args);
+}
+
+absl::Status CudaTrunk::Dense(const CudaDense& dense, const bf16* x, int64_t rows, bf16* y) {
+  MatmulShape shape;
+  shape.tokens = rows;
+  shape.rows = dense.rows;
+  shape.cols = dense.cols;
+  shape.x_stride = dense.cols;
+  shape.y_stride = dense.rows;
+  shape.has_bias = true;
+  MatmulArgs args;
+  args.x = x;
+  args.w = dense.weight.data();
+  args.bias = dense.bias.data();
+  args.y = y;
+  return matmul_.Run(shape, args);
+}
+
+// --- Few rows, in groups that one launch takes. ---
+
+absl::Status CudaTrunk::FewQkv(const Rows& rows) {
+  for (int64_t first = 0; first < rows.count; first += cuda::kMaxFewRows) {
+    cuda::FewRowsArgs args;
+    args.x = stream_rows(rows.first + first);
+    args.x_stride = config_.hidden_size;
+    args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows.count - first));
+    args.norm = rows.expert->input_norm.data();
+    args.eps = config_.rms_norm_eps;
+    args.panels = rows.expert->qkv.panels();
+    args.rows = rows.expert->qkv.rows();
+    args.cols = rows.expert->qkv.cols();
+    args.bias = rows.expert->qkv.bias();
+    args.y = qkv_.data() + (rows.first + first) * args.rows;
+    args.y_stride = args.rows;
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaTrunk::FewOut(const Rows& rows) {
+  for (int64_t first = 0; first < rows.count; first += cuda::kMaxFewRows) {
+    cuda::FewRowsArgs args;
+    args.x_stride = rows.expert->o.cols();
+    args.x = attn_.data() + (rows.first + first) * args.x_stride;
+    args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows.count - first));
+    args.panels = rows.expert->o.panels();
+    args.rows = rows.expert->o.rows();
+    args.cols = rows.expert->o.cols();
+    args.output = cuda::FewRowsOutput::kResidual;
+    args.y = stream_rows(rows.first + first);
+    args.y_stride = config_.hidden_size;
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaTrunk::FewMlp(const Rows& rows) {
+  const int64_t inner = config_.intermediate_size;
+  for (int64_t first = 0; first < rows.count; first += cuda::kMaxFewRows) {
+    cuda::FewRowsArgs args;
+    args.x = stream_rows(rows.first + first);
+    args.x_stride = config_.hidden_size;
+    args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows.count - first));
+    args.norm = rows.expert->post_norm.data();
+    args.eps = config_.rms_norm_eps;
+    args.panels = rows.expert->gate_up.panels();
+    args.rows = rows.expert->gate_up.rows();
+    args.cols = rows.expert->gate_up.cols();
+    args.output = cuda::FewRowsOutput::kSiluMul;
+    args.y = gate_up_.data();
+    args.y_stride = inner;
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
+    args.x = gate_up_.data();
+    args.x_stride = inner;
+    args.norm = nullptr;
+    args.panels = rows.expert->down.panels();
+    args.rows = rows.expert->down.rows();
+    args.cols = rows.expert->down.cols();
+    args.output = cuda::FewRowsOutput::kResidual;
+    args.y = stream_rows(rows.first + first);
+    args.y_stride = config_.hidden_size;
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
+  }
+  return absl::OkStatus();
+}
+
+// --- Many rows. ---
+
+absl::Status CudaTrunk::ManyQkv(const Rows& rows) {
+  if (rows.count == 0) return absl::OkStatus();
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(
+      stream_rows(rows.first), config_.hidden_size, rows.expert->input_norm.data(), config_.rms_norm_eps,
+      rows.count, config_.hidden_size, Activations(rows.expert->qkv), ctx_.stream()));
+  return Product(rows.expert->qkv, activation_.data(), rows.count, /*accumulate=*/false,
+                 qkv_.data() + rows.first * rows.expert->qkv.rows());
+}
+
+absl::Status CudaTrunk::ManyOut(const Rows& rows) {
+  if (rows.count == 0) return absl::OkStatus();
+  const int64_t cols = rows.expert->o.cols();
+  const bf16* x = attn_.data() + rows.first * cols;
+  if (rows.expert->o.dense() == nullptr) {
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cuda::QuantiseRows(x, cols, rows.count, cols, Activations(rows.expert->o), ctx_.stream()));
+  }
+  return Product(rows.expert->o, x, rows.count, /*accumulate=*/true, stream_rows(rows.first));
+}
+
+absl::Status CudaTrunk::ManyMlp(const Rows& rows) {
+  if (rows.count == 0) return absl::OkStatus();
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(
+      stream_rows(rows.first), config_.hidden_size, rows.expert->post_norm.data(), config_.rms_norm_eps,
+      rows.count, config_.hidden_size, Activations(rows.expert->gate_up), ctx_.stream()));
+  LANCET_RETURN_IF_ERROR(
+      Product(rows.expert->gate_up, activation_.data(), rows.count, /*accumulate=*/false, gate_up_.data()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::SiluMul(gate_up_.data(), rows.count, config_.intermediate_size,
+                                            Activations(rows.expert->down), ctx_.stream()));
+  return Product(rows.expert->down, activation_.data(), rows.count, /*accumulate=*/true,
+                 stream_rows(rows.first));
+}
+
+// --- Attention. ---
+
+cuda::QkRopeArgs CudaTrunk::RopeArgs(const Rows& rows, int layer) const {
+  const int64_t half = config_.head_dim / 2;
+  cuda::QkRopeArgs args;
+  args.stride = QkvCols(config_);
+  args.qkv = qkv_.data() + rows.first * args.stride;
+  args.rows = rows.count;
+  args.heads = static_cast<int>(config_.num_heads);
+  args.kv_heads = static_cast<int>(config_.num_kv_heads);
+  args.head_dim = static_cast<int>(config_.head_dim);
+  args.q_norm = rows.expert->q_norm.data();
+  args.k_norm = rows.expert->k_norm.data();
+  args.eps = config_.rms_norm_eps;
+  args.cos = cos_.data() + rows.first * half;
+  args.sin = sin_.data() + rows.first * half;
+  args.wide = tables_.wide() + rows.first;
+  args.slots = tables_.slots() + rows.first;
+  args.layer = layer;
+  return args;
+}
+
+absl::Status CudaTrunk::AttendLarge(int layer) {
+  for (const cuda::AttentionBlock& block : tables_.large_blocks()) {
+    PictureAttentionArgs args;
+    args.q_stride = QkvCols(config_);
+    args.q = qkv_.data() + block.first_row * args.q_stride;
+    args.k = block.base + layer * block.layer_stride;
+    args.v = args.k + block.v_offset;
+    args.kv_stride = block.kv_stride;
+    args.out_stride = QCols(config_);
+    args.out = attn_.data() + block.first_row * args.out_stride;
+    args.rows = block.num_rows;
+    args.keys = block.num_keys;
+    args.heads = config_.num_heads;
+    args.kv_heads = config_.num_kv_heads;
+    args.head_dim = config_.head_dim;
+    LANCET_RETURN_IF_ERROR(cudnn_.Run(args));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaTrunk::Attend(const Rows& und, int layer, bool fresh) {
+  const int group = static_cast<int>(config_.num_heads / config_.num_kv_heads);
+  if (tables_.num_single_rows() > 0) {
+    cuda::SplitArgs args;
+    args.fresh = fresh;
+    if (fresh) args.rope = RopeArgs(und, layer);
+    args.q = qkv_.data();
+    args.q_stride = QkvCols(config_);
+    args.out = attn_.data();
+    args.out_stride = QCols(config_);
+    args.blocks = tables_.blocks();
+    args.rows = tables_.single_rows();
+    args.num_rows = tables_.num_single_rows();
+    args.max_splits = (split_capacity_ + cuda::kSplitKeys - 1) / cuda::kSplitKeys;
+    args.kv_heads = static_cast<int>(config_.num_kv_heads);
+    args.group = group;
+    args.head_dim = static_cast<int>(config_.head_dim);
+    args.layer = layer;
+    args.partial = partial_.data();
+    args.tickets = tickets_.data();
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::SplitAttention(args, ctx_.stream()));
+  }
+  int tiles = tables_.num_tiles();
+  if (cudnn_works_ && !tables_.large_blocks().empty()) {
+    const absl::Status status = AttendLarge(layer);
+    if (status.ok()) {
+      tiles = tables_.num_small_tiles();
+    } else {
+      LogWarning("cuDNN attention is not used", {{"reason", std::string(status.message())}});
+      cudnn_works_ = false;
+    }
+  }
+  cuda::FlashArgs args;
+  args.q = qkv_.data();
+  args.q_stride = QkvCols(config_);
+  args.out = attn_.data();
+  args.out_stride = QCols(config_);
+  args.blocks = tables_.blocks();
+  args.tiles = tables_.tiles();
+  args.num_tiles = tiles;
+  args.heads = static_cast<int>(config_.num_heads);
+  args.group = group;
+  args.head_dim = static_cast<int>(config_.head_dim);
+  args.layer = layer;
+  return CudaStatus(cuda::FlashAttention(args, ctx_.stream()), "attention");
+}
+
+absl::Status CudaTrunk::Forward(const CudaPass& pass) {
+  cuda::RopeTableArgs rope;
+  rope.t = tables_.t();
+  rope.h = tables_.h();
+  rope.w = tables_.w();
+  rope.rows = pass.rows();
+  rope.inverse_frequency = inverse_frequency_.data();
+  rope.frequencies = static_cast<int>(config_.head_dim / 2);
+  rope.t_section = config_.mrope_section[0];
+  rope.h_section = config_.mrope_section[1];
+  rope.cos = cos_.data();
+  rope.sin = sin_.data();
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::FillRopeTable(rope, ctx_.stream()));
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    const CudaTrunkWeights::Layer& weights = weights_.layers[layer];
+    const Rows few = {0, pass.few_rows(), &weights.und};
+    const Rows many = {pass.few_rows(), pass.many_rows(), &weights.und};
+    const Rows und = {0, pass.und_rows(), &weights.und};
+    const Rows gen = {pass.und_rows(), pass.gen_rows(), &weights.gen};
+    LANCET_RETURN_IF_ERROR(FewQkv(few));
+    LANCET_RETURN_IF_ERROR(ManyQkv(many));
+    LANCET_RETURN_IF_ERROR(ManyQkv(gen));
+    // Where all rows are single ones of their own blocks, attention rotates them on the way.
+    const bool fresh = tables_.only_answers();
+    const int index = static_cast<int>(layer);
+    if (!fresh) {
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::QkNormRope(RopeArgs(und, index), ctx_.stream()));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::QkNormRope(RopeArgs(gen, index), ctx_.stream()));
+    }
+    LANCET_RETURN_IF_ERROR(Attend(und, index, fresh));
+    LANCET_RETURN_IF_ERROR(FewOut(few));
+    LANCET_RETURN_IF_ERROR(ManyOut(many));
+    LANCET_RETURN_IF_ERROR(ManyOut(gen));
+    LANCET_RETURN_IF_ERROR(FewMlp(few));
+    LANCET_RETURN_IF_ERROR(ManyMlp(many));
+    LANCET_RETURN_IF_ERROR(ManyMlp(gen));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lancet

@@ -1,0 +1,19 @@
+// The model of one rank on a CUDA device, in builds that have the backend.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/checkpoint.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/model_runner.h"
+
+namespace lancet {
+
+// Loads the weights onto device options.device_ordinal. The checkpoint may go away afterwards. Unimplemented
+// in builds without CUDA, and for what the backend lacks: groups of more than one rank, head sizes other than
+// 64 and 128. Unavailable without a device or driver.
+absl::StatusOr<std::unique_ptr<ModelRunner>> CreateCudaRunner(const Checkpoint& checkpoint,
+                                                              const EngineOptions& options);
+
+}  // namespace lancet
