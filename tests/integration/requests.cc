@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/request/image_decoder.h"
+#include "gtest/gtest.h"
 #include "tests/integration/await_condition.h"
 #include "tests/integration/cluster.h"
 
@@ -34,13 +35,21 @@ void EventLog::OnPreview(const PreviewInfo& info) {
   previews.push_back(info);
 }
 
+void EventLog::OnDelta(absl::string_view text) {
+  names.emplace_back("delta");
+  deltas.emplace_back(text);
+  if (on_delta) on_delta();
+}
+
 RunningRequest::RunningRequest(GenerationClient& client, GenerationRequest request) {
   events_.on_progress = [this](const ProgressInfo& progress) {
     const std::lock_guard<std::mutex> lock(mu_);
     steps_ = progress.step;
   };
   result_ = std::async(std::launch::async, [this, &client, request = std::move(request)] {
-    absl::StatusOr<GenerationResult> result = client.Generate(request, &events_, &cancellation_);
+    absl::StatusOr<GenerationResult> result = request.image.empty()
+                                                  ? client.Generate(request, &events_, &cancellation_)
+                                                  : client.Edit(request, &events_, &cancellation_);
     const std::lock_guard<std::mutex> lock(mu_);
     ended_ = true;
     return result;
@@ -82,6 +91,20 @@ GenerationRequest MakeRequest(std::string prompt, int steps, uint64_t seed) {
   request.num_steps = steps;
   request.seed = seed;
   return request;
+}
+
+DescriptionRequest MakeQuestion(std::string image, std::string question, int max_new_tokens) {
+  DescriptionRequest request;
+  request.image = std::move(image);
+  request.question = std::move(question);
+  request.max_new_tokens = max_new_tokens;
+  return request;
+}
+
+std::string ReadBytes(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  EXPECT_TRUE(file.good()) << path;
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 absl::StatusOr<RgbImage> Decode(const PictureFile& image) { return DecodeImage(image.data, DecodeLimits()); }

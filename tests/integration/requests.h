@@ -14,23 +14,27 @@
 
 namespace lancet {
 
-// Keeps every event; `on_progress` may act on one.
+// Keeps every event; `on_progress` and `on_delta` may act on one.
 class EventLog final : public GenerationObserver {
  public:
   void OnQueued(const QueuedInfo& queued) override;
   void OnStarted(const StartedInfo& started) override;
   void OnProgress(const ProgressInfo& progress) override;
   void OnPreview(const PreviewInfo& preview) override;
+  void OnDelta(absl::string_view text) override;
 
-  std::vector<std::string> names;  // "queued", "started", "progress", "preview", in order
+  std::vector<std::string> names;  // "queued", "started", "progress", "preview", "delta", in order
   std::vector<QueuedInfo> queued;
   std::vector<StartedInfo> started;
   std::vector<ProgressInfo> progress;
   std::vector<PreviewInfo> previews;
+  std::vector<std::string> deltas;
   std::function<void(const ProgressInfo&)> on_progress;
+  std::function<void()> on_delta;
 };
 
-// A request on a thread of its own, with a promise to see its beginning by.
+// A picture being drawn, or changed where the request has one, on a thread of its own, with a promise to see
+// its beginning by.
 class RunningRequest {
  public:
   RunningRequest(GenerationClient& client, GenerationRequest request);
@@ -54,6 +58,11 @@ class RunningRequest {
 };
 
 GenerationRequest MakeRequest(std::string prompt, int steps, uint64_t seed = 42);
+// The likeliest answer to a question about an image file.
+DescriptionRequest MakeQuestion(std::string image, std::string question, int max_new_tokens);
+
+// The bytes of a file; none, with a failed expectation, if it can't be read.
+std::string ReadBytes(const std::string& path);
 
 // InvalidArgument if the bytes are not a picture of the format that they claim.
 absl::StatusOr<RgbImage> Decode(const PictureFile& image);
