@@ -1,4 +1,5 @@
-// The product with bf16 weights for one instruction set; built with that set's flags (kernels/CMakeLists.txt).
+// The product with bf16 weights for one instruction set; built with that set's flags
+// (kernels/CMakeLists.txt).
 #include "kernels/cpu/bf16_kernel_impl.h"
 #include "kernels/cpu/simd_avx2.h"
 

@@ -22,8 +22,8 @@ TEST(PassTest, GathersUndRowsBeforeGenRowsWhoeverTheyBelongTo) {
   KvCache a(1, 8, 4);
   KvCache b(1, 8, 4);
   Pass pass;
-  pass.AddLatents(&a, Line(0, 4), /*append=*/false);       // marker, two latents, marker
-  pass.AddText(&b, Line(10, 3), 1, 2);  // rows 11 and 12
+  pass.AddLatents(&a, Line(0, 4), /*append=*/false);  // marker, two latents, marker
+  pass.AddText(&b, Line(10, 3), 1, 2);                // rows 11 and 12
   pass.AddLatents(&b, Line(20, 3), /*append=*/true);
   pass.Finish();
   EXPECT_EQ(pass.und_rows(), 6);
