@@ -111,6 +111,7 @@ absl::Status CheckAnswer(const AnswerParams& answer, const ModelConfig& config) 
 }
 
 absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits) {
+  const CacheLayout layout = MakeCacheLayout(plan);
   int64_t tokens = 0;
   for (size_t i = 0; i < plan.prefix.size(); ++i) {
     const PrefixBlock& block = plan.prefix[i];
@@ -128,9 +129,10 @@ absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, con
       LANCET_RETURN_IF_ERROR(vision ? CheckVisualBlock(field, block, plan.vision_image, limits.cell_px)
                                     : CheckVisualBlock(field, block, plan.condition_image, kPixelsPerLatent));
       rows = block.rows();
-      // Its rows see each other, so it goes through the trunk as a whole, at most once for either cache.
-      if (2 * rows > limits.max_rows) {
-        return Bad(field, absl::StrCat(rows, " rows; a pass has at most ", limits.max_rows));
+      // Its rows see each other, so it goes through the trunk as a whole, for all of its caches.
+      const Work whole{.kind = WorkKind::kPrefill, .index = static_cast<int32_t>(i)};
+      if (const int64_t pass_rows = PassRows(plan, layout, whole); pass_rows > limits.max_rows) {
+        return Bad(field, absl::StrCat(pass_rows, " rows; a pass has at most ", limits.max_rows));
       }
     }
     LANCET_RETURN_IF_ERROR(CheckPositions(field, block.positions, rows));

@@ -149,6 +149,22 @@ TEST(EngineMemoryTest, AdmissionCountsTheCacheAndReleaseGivesItBack) {
   EXPECT_TRUE(engine->Admit(MakePlan(3, 1)).ok());
 }
 
+// The coordinator lets through what PassRows says fits, so the engine must take it: a refusal ends the epoch.
+TEST(EngineMemoryTest, APictureForTheTowerMayFillMoreThanHalfAPass) {
+  const auto checkpoint = OpenNano();
+  EngineOptions options;
+  options.max_latents = 64;
+  auto engine = *Engine::Load(*checkpoint, options);
+  auto collective = *SingleRankCollective::Create(engine->collective_capacity());
+  ASSERT_TRUE(engine->Attach(collective.get()).ok());
+  RequestPlan plan = MakeAnswerPlan(1, 7);
+  plan.vision_image = NoisePicture(672, 672, 1);
+  plan.prefix[1] = VisualBlock(PrefixKind::kVision, 4, 24 * 24);
+  ASSERT_GT(2 * plan.prefix[1].rows(), engine->limits().max_rows);
+  const absl::Status admitted = engine->Admit(plan);
+  EXPECT_TRUE(admitted.ok()) << admitted;
+}
+
 TEST(EngineMemoryTest, TenThousandRequestsLeaveMemoryFlat) {
   const auto checkpoint = OpenNano();
   EngineOptions options;
