@@ -76,12 +76,12 @@ if stage "release build" configure_and_build release all all_verify_interface_he
   stage "release tests" run_tests release || true
 fi
 if [[ $quick == false ]]; then
-  if stage "asan build" configure_and_build asan all; then
-    if [[ $full == true ]]; then
+  if [[ $full == true ]]; then
+    if stage "asan build" configure_and_build asan all; then
       stage "asan tests" run_tests asan || true
-    else
-      stage "asan tests" run_tests asan --label-exclude '^e2e$' || true
     fi
+  elif stage "asan build" configure_and_build asan lancet_nogrpc_tests lancet_grpc_tests; then
+    stage "asan tests" run_tests asan --label-exclude '^e2e$' || true
   fi
   # oneDNN is not instrumented, so TSan takes its cache, which ranks that are threads of one process share, for a
   # race; the preset turns that cache off.

@@ -4,8 +4,9 @@
 usage: check_includes.py [ROOT]
 
 Every folder may include itself and the folders below it, never the other way round; RPC, device and codec libraries
-stay in the folders that are about them; generated protobuf headers stay where messages become plain structs. Prints
-one line per violation, "file:line: what", and exits 1 if there is any.
+stay in the folders that are about them; generated protobuf headers stay where messages become plain structs; x.cc
+includes the x.h beside it first, which proves that the header compiles alone. Prints one line per violation,
+"file:line: what", and exits 1 if there is any.
 """
 
 import os
@@ -116,6 +117,14 @@ def check_include(root, path, header):
     return check_own(path, header) if own else check_library(path, header)
 
 
+def check_first(root, path, header):
+    """The violation of `header` being the first include of the file `path`, or None."""
+    own = path[:-len(".cc")] + ".h"
+    if path.endswith(".cc") and header != own and os.path.isfile(os.path.join(root, own)):
+        return f"{header} stands before {own}"
+    return None
+
+
 def source_files(root):
     for folder in sorted({top.split("/")[0] for top in FOLDERS}):
         for parent, _, names in sorted(os.walk(os.path.join(root, folder))):
@@ -130,12 +139,17 @@ def check_tree(root):
     count = 0
     for path in source_files(root):
         count += 1
+        first = True
         with open(os.path.join(root, path), encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 match = INCLUDE.match(line)
-                problem = check_include(root, path, match.group(1)) if match else None
-                if problem:
-                    violations.append(f"{path}:{number}: {problem}")
+                if not match:
+                    continue
+                problems = [check_include(root, path, match.group(1))]
+                if first:
+                    problems.append(check_first(root, path, match.group(1)))
+                    first = False
+                violations += [f"{path}:{number}: {problem}" for problem in problems if problem]
     return count, violations
 
 

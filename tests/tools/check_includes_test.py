@@ -40,7 +40,7 @@ class CheckIncludesTest(unittest.TestCase):
                 "kernels/cpu/b.cc": "#include \"common/a.h\"\n#include <oneapi/dnnl/dnnl.hpp>\n",
                 "kernels/b.h": "#include \"common/a.h\"\n",
                 "protos/convert.cc": "#include \"common/a.h\"\n#include \"lancet/v1/worker.pb.h\"\n",
-                "worker/engine/c.cc": "#include \"kernels/b.h\"\n#include \"worker/engine/c.h\"\n",
+                "worker/engine/c.cc": "#include \"worker/engine/c.h\"\n#include \"kernels/b.h\"\n",
                 "worker/engine/c.h": "#include \"common/a.h\"\n",
                 "worker/grpc_stream.cc": "#include \"lancet/v1/worker.grpc.pb.h\"\n#include <grpcpp/grpcpp.h>\n",
                 "worker/session.cc": "#include \"worker/engine/c.h\"\n",
@@ -65,6 +65,9 @@ class CheckIncludesTest(unittest.TestCase):
         ):
             with self.subTest(path=path, target=target):
                 self.assert_violation(path, f'"{target}"', f"includes {target}", target)
+
+    def test_a_source_includes_its_own_header_first(self):
+        self.assert_violation("worker/engine/c.cc", '"common/a.h"', "stands before worker/engine/c.h", "worker/engine/c.h")
 
     def test_nothing_includes_tests_bench_and_tools(self):
         for target in ("tests/testing/fake.h", "bench/a.h", "tools/golden/a.h"):
