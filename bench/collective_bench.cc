@@ -1,7 +1,8 @@
-// Time per collective call between two and four ranks of one host, by size of the tensor.
+// Time per collective call between two and four ranks of one host, over shared memory and over TCP on the
+// loopback interface, by size of the tensor.
 //
 // One rank is this thread, which the benchmark library times; the others are threads of this process, which
-// take the same path through the segment as processes do. Medians:
+// take the same path as processes do. Medians:
 //   collective_bench --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
 #include <benchmark/benchmark.h>
 
@@ -10,19 +11,24 @@
 #include <cstdint>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "common/status_macros.h"
+#include "worker/collective/collective.h"
 #include "worker/collective/shm_collective.h"
+#include "worker/collective/tcp_collective.h"
+#include "worker/collective/tcp_listener.h"
 
 namespace lancet {
 namespace {
 
-using Group = std::vector<std::unique_ptr<ShmCollective>>;
+using Group = std::vector<std::unique_ptr<Collective>>;
 
 absl::Time Deadline() { return absl::Now() + absl::Minutes(1); }
 
-absl::Status SumInPlace(ShmCollective& collective, size_t count) {
+absl::Status SumInPlace(Collective& collective, size_t count) {
   absl::StatusOr<absl::Span<float>> partial = collective.PartialSumBuffer(count);
   if (!partial.ok()) {
     return partial.status();
@@ -30,7 +36,7 @@ absl::Status SumInPlace(ShmCollective& collective, size_t count) {
   return collective.AllReduceSum(*partial, Deadline()).status();
 }
 
-absl::Status SumFromElsewhere(ShmCollective& collective, std::vector<float>& elsewhere) {
+absl::Status SumFromElsewhere(Collective& collective, std::vector<float>& elsewhere) {
   absl::StatusOr<absl::Span<const float>> sum = collective.AllReduceSum(elsewhere, Deadline());
   if (sum.ok()) {
     std::copy(sum->begin(), sum->end(), elsewhere.begin());
@@ -38,12 +44,49 @@ absl::Status SumFromElsewhere(ShmCollective& collective, std::vector<float>& els
   return sum.status();
 }
 
+absl::StatusOr<Group> MakeShmGroup(int world_size, size_t capacity_floats) {
+  absl::StatusOr<std::vector<std::unique_ptr<ShmCollective>>> made =
+      ShmCollective::CreateGroupInProcess(world_size, capacity_floats);
+  if (!made.ok()) return made.status();
+  Group group;
+  for (std::unique_ptr<ShmCollective>& collective : *made) group.push_back(std::move(collective));
+  return group;
+}
+
+absl::StatusOr<Group> MakeTcpGroup(int world_size, size_t capacity_floats) {
+  std::vector<std::unique_ptr<TcpListener>> listeners;
+  TcpMeshOptions options;
+  options.key = "the benchmark's own key";
+  options.capacity_floats = capacity_floats;
+  options.deadline = Deadline();
+  for (int rank = 0; rank < world_size; ++rank) {
+    LANCET_ASSIGN_OR_RETURN(std::unique_ptr<TcpListener> listener, TcpListener::Create("127.0.0.1:0"));
+    options.addresses.push_back(listener->address());
+    listeners.push_back(std::move(listener));
+  }
+  std::vector<absl::StatusOr<std::unique_ptr<TcpCollective>>> made;
+  for (int rank = 0; rank < world_size; ++rank) made.emplace_back(absl::UnknownError("not connected"));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < world_size; ++rank) {
+    threads.emplace_back([&, rank, mine = options]() mutable {
+      mine.rank = rank;
+      mine.listener = listeners[rank].get();
+      made[rank] = TcpCollective::Create(mine);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  Group group;
+  for (absl::StatusOr<std::unique_ptr<TcpCollective>>& collective : made) {
+    if (!collective.ok()) return collective.status();
+    group.push_back(*std::move(collective));
+  }
+  return group;
+}
+
 // Runs `call` on every rank, on rank 0 as often as the library asks for. The peers make the same calls until
 // rank 0 aborts the one they wait in.
 template <typename Call>
-void RunOnAllRanks(benchmark::State& state, size_t capacity_floats, const Call& call) {
-  absl::StatusOr<Group> group =
-      ShmCollective::CreateGroupInProcess(static_cast<int>(state.range(0)), capacity_floats);
+void RunOnAllRanks(benchmark::State& state, absl::StatusOr<Group> group, const Call& call) {
   if (!group.ok()) {
     state.SkipWithError(group.status().ToString().c_str());
     return;
@@ -70,21 +113,30 @@ void RunOnAllRanks(benchmark::State& state, size_t capacity_floats, const Call& 
 
 void BM_AllReduceInSegment(benchmark::State& state) {
   const size_t count = static_cast<size_t>(state.range(1)) / sizeof(float);
-  RunOnAllRanks(state, count, [count](ShmCollective& collective) { return SumInPlace(collective, count); });
+  RunOnAllRanks(state, MakeShmGroup(static_cast<int>(state.range(0)), count),
+                [count](Collective& collective) { return SumInPlace(collective, count); });
   state.SetBytesProcessed(state.iterations() * state.range(1));
 }
 
 void BM_AllReduceCopied(benchmark::State& state) {
   const size_t count = static_cast<size_t>(state.range(1)) / sizeof(float);
   std::vector<std::vector<float>> memory(static_cast<size_t>(state.range(0)), std::vector<float>(count));
-  RunOnAllRanks(state, count, [&memory](ShmCollective& collective) {
-    return SumFromElsewhere(collective, memory[collective.rank()]);
-  });
+  RunOnAllRanks(
+      state, MakeShmGroup(static_cast<int>(state.range(0)), count),
+      [&memory](Collective& collective) { return SumFromElsewhere(collective, memory[collective.rank()]); });
+  state.SetBytesProcessed(state.iterations() * state.range(1));
+}
+
+void BM_AllReduceTcp(benchmark::State& state) {
+  const size_t count = static_cast<size_t>(state.range(1)) / sizeof(float);
+  RunOnAllRanks(state, MakeTcpGroup(static_cast<int>(state.range(0)), count),
+                [count](Collective& collective) { return SumInPlace(collective, count); });
   state.SetBytesProcessed(state.iterations() * state.range(1));
 }
 
 void BM_Barrier(benchmark::State& state) {
-  RunOnAllRanks(state, 0, [](ShmCollective& collective) { return collective.Barrier(Deadline()); });
+  RunOnAllRanks(state, MakeShmGroup(static_cast<int>(state.range(0)), 0),
+                [](Collective& collective) { return collective.Barrier(Deadline()); });
 }
 
 // Ranks, then bytes of the tensor; 9.4 MB is one row block of 1152 latents at width 2048.
@@ -92,6 +144,7 @@ const std::vector<std::vector<int64_t>> kRanksAndBytes = {{2, 4}, {4096, 65536, 
 
 BENCHMARK(BM_AllReduceInSegment)->ArgsProduct(kRanksAndBytes)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(BM_AllReduceCopied)->ArgsProduct(kRanksAndBytes)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_AllReduceTcp)->ArgsProduct(kRanksAndBytes)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(BM_Barrier)->Arg(2)->Arg(4)->UseRealTime()->Unit(benchmark::kMicrosecond);
 
 }  // namespace

@@ -20,7 +20,9 @@ struct RegisterMessage {
   int32_t world_size = 1;
   std::string fingerprint;  // of the checkpoint, see Checkpoint::fingerprint()
   std::string device;       // for people
-  std::string host;
+  std::string host;         // ranks that agree share memory
+  // Where ranks of other hosts reach this one for collectives, "10.0.0.3:41234"; empty if they can't.
+  std::string collective_address;
   int64_t max_latents = 0;
   int32_t pid = 0;
   int64_t max_rows = 0;      // of a packed pass
@@ -52,9 +54,11 @@ using RankMessage = std::variant<RegisterMessage, ReadyMessage, DoneMessage, Fau
 // Coordinator to rank.
 
 struct FormMessage {
-  uint64_t epoch = 0;   // greater than every one before
-  std::string segment;  // name of the shared memory segment; rank 0 creates it
+  uint64_t epoch = 0;  // greater than every one before
+  std::string
+      segment;  // name of the shared memory segment; rank 0 creates it. The key of ranks that meet over TCP
   int32_t world_size = 1;
+  std::vector<std::string> collective_addresses;  // by rank, where ranks are on several hosts; else empty
 };
 struct CommandMessage {
   uint64_t epoch = 0;

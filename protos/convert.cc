@@ -347,7 +347,8 @@ absl::StatusOr<RankMessage> RegisterFromProto(const v1::Register& from) {
   for (const auto& [field, text] : {std::pair{"register.group", &from.group()},
                                     {"register.fingerprint", &from.fingerprint()},
                                     {"register.device", &from.device()},
-                                    {"register.host", &from.host()}}) {
+                                    {"register.host", &from.host()},
+                                    {"register.collective_address", &from.collective_address()}}) {
     LANCET_RETURN_IF_ERROR(CheckText(field, *text, kMaxNameBytes));
   }
   return RegisterMessage{.group = from.group(),
@@ -356,6 +357,7 @@ absl::StatusOr<RankMessage> RegisterFromProto(const v1::Register& from) {
                          .fingerprint = from.fingerprint(),
                          .device = from.device(),
                          .host = from.host(),
+                         .collective_address = from.collective_address(),
                          .max_latents = from.max_latents(),
                          .pid = from.pid(),
                          .max_rows = from.max_rows(),
@@ -376,6 +378,21 @@ absl::StatusOr<RankMessage> DoneFromProto(const v1::Done& from) {
   return to;
 }
 
+absl::StatusOr<CoordinatorMessage> FormFromProto(const v1::Form& from) {
+  const int addresses = from.collective_addresses_size();
+  if (addresses != 0 && addresses != from.world_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("form.collective_addresses: ", addresses,
+                                                   " of them; expected none or world_size, which is ",
+                                                   from.world_size()));
+  }
+  FormMessage to{from.epoch(), from.segment(), from.world_size(), {}};
+  for (const std::string& address : from.collective_addresses()) {
+    LANCET_RETURN_IF_ERROR(CheckText("form.collective_addresses", address, kMaxNameBytes));
+    to.collective_addresses.push_back(address);
+  }
+  return to;
+}
+
 // One overload per alternative of a variant.
 struct RankMessageWriter {
   v1::ConnectRequest& to;
@@ -388,6 +405,7 @@ struct RankMessageWriter {
     message.set_fingerprint(from.fingerprint);
     message.set_device(from.device);
     message.set_host(from.host);
+    message.set_collective_address(from.collective_address);
     message.set_max_latents(from.max_latents);
     message.set_pid(from.pid);
     message.set_max_rows(from.max_rows);
@@ -429,6 +447,9 @@ struct CoordinatorMessageWriter {
     to.mutable_form()->set_epoch(from.epoch);
     to.mutable_form()->set_segment(from.segment);
     to.mutable_form()->set_world_size(from.world_size);
+    for (const std::string& address : from.collective_addresses) {
+      to.mutable_form()->add_collective_addresses(address);
+    }
   }
   void operator()(const CommandMessage& from) const {
     to.mutable_command()->set_epoch(from.epoch);
@@ -538,7 +559,7 @@ absl::StatusOr<CoordinatorMessage> FromProto(const v1::ConnectResponse& message)
   switch (message.message_case()) {
     case v1::ConnectResponse::kForm:
       LANCET_RETURN_IF_ERROR(CheckText("form.segment", message.form().segment(), kMaxNameBytes));
-      return FormMessage{message.form().epoch(), message.form().segment(), message.form().world_size()};
+      return FormFromProto(message.form());
     case v1::ConnectResponse::kCommand: {
       LANCET_ASSIGN_OR_RETURN(Command command, CommandFromProto(message.command()));
       return CommandMessage{message.command().epoch(), message.command().number(), std::move(command)};

@@ -25,6 +25,8 @@
 #include "common/status_macros.h"
 #include "worker/collective/local_collective.h"
 #include "worker/collective/shm_collective.h"
+#include "worker/collective/tcp_collective.h"
+#include "worker/collective/tcp_listener.h"
 #include "worker/cpu_list.h"
 #include "worker/engine/engine.h"
 #include "worker/grpc_coordinator_stream.h"
@@ -51,6 +53,12 @@ ABSL_FLAG(
     int64_t, cache_mib, 2048,
     "Memory for keys and values of all requests on this rank, MiB; taken as requests need it. 1 to 1048576");
 ABSL_FLAG(int32_t, max_requests, 16, "Requests worked on at the same time, 1 to 256");
+ABSL_FLAG(
+    std::string, collective_listen, "",
+    "HOST:PORT where ranks of other hosts reach this one, port 0 for any; the network between them must be "
+    "trusted. Empty: all ranks of the group are on this host and share memory");
+ABSL_FLAG(std::string, host_name, "",
+          "Name of this host; ranks with equal names share memory. Empty: the system's");
 ABSL_FLAG(std::string, cpus, "",
           "Processors to run on, such as 0-3,5; empty: any. With several ranks on a host give each its own");
 
@@ -88,6 +96,8 @@ struct Settings {
   lancet::EngineOptions engine;
   std::string group;
   std::string coordinator;
+  std::string host;
+  std::unique_ptr<lancet::TcpListener> listener;  // null: this host alone
 };
 
 absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
@@ -121,6 +131,11 @@ absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
   return absl::OkStatus();
 }
 
+std::string HostName() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "unknown";
+}
+
 absl::StatusOr<Settings> ReadFlags() {
   Settings settings;
   LANCET_RETURN_IF_ERROR(ReadDeviceFlags(settings.engine));
@@ -130,6 +145,15 @@ absl::StatusOr<Settings> ReadFlags() {
   settings.engine.world_size = absl::GetFlag(FLAGS_world_size);
   settings.engine.threads = absl::GetFlag(FLAGS_threads);
   const int64_t max_pixels = absl::GetFlag(FLAGS_max_pixels);
+  settings.host = absl::GetFlag(FLAGS_host_name);
+  if (settings.host.empty()) settings.host = HostName();
+  if (const std::string listen = absl::GetFlag(FLAGS_collective_listen); !listen.empty()) {
+    absl::StatusOr<std::unique_ptr<lancet::TcpListener>> listener = lancet::TcpListener::Create(listen);
+    if (!listener.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--collective_listen: ", listener.status().message()));
+    }
+    settings.listener = *std::move(listener);
+  }
   if (settings.group.empty()) return absl::InvalidArgumentError("--group is empty");
   if (settings.coordinator.empty()) return absl::InvalidArgumentError("--coordinator is empty");
   if (settings.engine.world_size < 1 || settings.engine.world_size > lancet::kShmMaxRanks) {
@@ -172,16 +196,22 @@ absl::StatusOr<Settings> ReadFlags() {
   return settings;
 }
 
-std::string HostName() {
-  char name[256] = {};
-  return gethostname(name, sizeof(name) - 1) == 0 ? name : "unknown";
-}
-
 absl::StatusOr<std::unique_ptr<lancet::Collective>> JoinGroup(const lancet::EngineOptions& options,
                                                               size_t capacity_floats,
+                                                              lancet::TcpListener* listener,
                                                               const lancet::FormMessage& form,
                                                               const std::function<bool()>& cancelled) {
   if (options.world_size == 1) return lancet::SingleRankCollective::Create(capacity_floats);
+  if (!form.collective_addresses.empty()) {
+    return lancet::TcpCollective::Create({.addresses = form.collective_addresses,
+                                          .key = form.segment,
+                                          .epoch = form.epoch,
+                                          .rank = options.rank,
+                                          .capacity_floats = capacity_floats,
+                                          .listener = listener,
+                                          .deadline = absl::Now() + kFormTimeout,
+                                          .cancelled = cancelled});
+  }
   return lancet::ShmCollective::Create({.segment_name = form.segment,
                                         .rank = options.rank,
                                         .world_size = options.world_size,
@@ -269,7 +299,8 @@ int Run(const Settings& settings, SignalThread& signals) {
   options.registration.world_size = settings.engine.world_size;
   options.registration.fingerprint = fingerprint;
   options.registration.device = loaded->device;
-  options.registration.host = HostName();
+  options.registration.host = settings.host;
+  if (settings.listener != nullptr) options.registration.collective_address = settings.listener->address();
   options.registration.max_latents = settings.engine.max_latents;
   options.registration.pid = getpid();
   options.registration.max_rows = loaded->limits.max_rows;
@@ -283,7 +314,8 @@ int Run(const Settings& settings, SignalThread& signals) {
       lancet::MakeGrpcConnector(settings.coordinator);
   absl::StatusOr<std::unique_ptr<lancet::Session>> session = lancet::Session::Create(
       options, connector.get(), [&](const lancet::FormMessage& form, const std::function<bool()>& cancelled) {
-        return JoinGroup(settings.engine, loaded->collective_capacity, form, cancelled);
+        return JoinGroup(settings.engine, loaded->collective_capacity, settings.listener.get(), form,
+                         cancelled);
       });
   if (!session.ok()) {
     session_promise.set_value(nullptr);

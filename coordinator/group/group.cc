@@ -20,10 +20,13 @@ absl::Status Group::CheckJoin(const RegisterMessage& info) const {
   if (members_.count(info.rank) > 0) {
     return absl::AlreadyExistsError(absl::StrCat("rank ", info.rank, " of group '", name_, "' is taken"));
   }
-  if (!members_.empty() && members_.begin()->second.info.host != info.host) {
-    return absl::FailedPreconditionError(absl::StrCat("host '", info.host, "' does not agree with group '",
-                                                      name_, "', which shares memory on '",
-                                                      members_.begin()->second.info.host, "'"));
+  for (const auto& [rank, member] : members_) {
+    const RegisterMessage& other = member.info;
+    if (other.host != info.host && (other.collective_address.empty() || info.collective_address.empty())) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "host '", info.host, "' is not that of rank ", rank, " of group '", name_, "', '", other.host,
+          "': ranks of several hosts need a collective_address each (--collective_listen)"));
+    }
   }
   return absl::OkStatus();
 }
@@ -45,7 +48,13 @@ void Group::Form(absl::Time now) {
   options.epoch = rendezvous.epoch;
   options.segment = std::move(rendezvous.segment);
   std::vector<RankLink*> links;
-  for (const auto& [rank, member] : members_) links.push_back(member.link.get());
+  bool one_host = true;
+  for (const auto& [rank, member] : members_) {
+    links.push_back(member.link.get());
+    options.collective_addresses.push_back(member.info.collective_address);
+    one_host = one_host && member.info.host == members_.begin()->second.info.host;
+  }
+  if (one_host) options.collective_addresses.clear();
   LogInfo("group forms", {{"group", name_}, {"epoch", options.epoch}, {"world_size", world_size_}});
   session_ = std::make_unique<GroupSession>(std::move(options), links);
   session_->Start(now);

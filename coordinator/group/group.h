@@ -34,7 +34,8 @@ class GroupObserver {
   virtual void OnLost(Group& group, const absl::Status& reason) = 0;
 };
 
-// The epoch and segment name of a session to come.
+// The epoch of a session to come, and the name of its segment, which is also the key of ranks that meet over
+// TCP.
 struct Rendezvous {
   uint64_t epoch = 0;
   std::string segment;

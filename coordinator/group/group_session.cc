@@ -16,7 +16,8 @@ GroupSession::GroupSession(Options options, const std::vector<RankLink*>& links)
 void GroupSession::Start(absl::Time now) {
   started_ = now;
   last_finished_ = now;
-  const FormMessage form{options_.epoch, options_.segment, static_cast<int32_t>(ranks_.size())};
+  const FormMessage form{options_.epoch, options_.segment, static_cast<int32_t>(ranks_.size()),
+                         options_.collective_addresses};
   for (const Rank& rank : ranks_) rank.link->Send(form);
 }
 

@@ -22,7 +22,8 @@ class GroupSession {
  public:
   struct Options {
     uint64_t epoch = 1;
-    std::string segment;  // of shared memory, for Form
+    std::string segment;                            // for Form
+    std::vector<std::string> collective_addresses;  // for Form: by rank, or empty
     // Two, so that ranks find the next iteration waiting when they finish one.
     int max_iterations = 2;
     // Commands of any kind that not all ranks have acknowledged; ranks take 64.

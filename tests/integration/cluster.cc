@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "common/status_macros.h"
 #include "tests/integration/await_condition.h"
 
@@ -118,7 +119,9 @@ absl::Status Cluster::StartWorker(int rank) {
   std::vector<std::string> arguments = {kWorker, "--model_dir=" + options_.model_dir,
                                         "--coordinator=" + worker_address(), absl::StrCat("--rank=", rank),
                                         absl::StrCat("--world_size=", options_.world_size)};
-  arguments.insert(arguments.end(), options_.worker_flags.begin(), options_.worker_flags.end());
+  for (const std::string& flag : options_.worker_flags) {
+    arguments.push_back(absl::StrReplaceAll(flag, {{"{rank}", absl::StrCat(rank)}}));
+  }
   LANCET_ASSIGN_OR_RETURN(workers_[rank],
                           Process::Start(arguments, absl::StrCat(dir_, "/worker-", rank, ".log")));
   return absl::OkStatus();

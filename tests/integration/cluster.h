@@ -22,7 +22,7 @@ struct ClusterOptions {
   std::string model_dir;
   int world_size = 1;
   std::vector<std::string> coordinator_flags = {};
-  std::vector<std::string> worker_flags = {};
+  std::vector<std::string> worker_flags = {};  // "{rank}" in them stands for the rank
 };
 
 // The nano model of the test data with a card that saves fitting preview colours at every start: a step takes

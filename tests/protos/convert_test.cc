@@ -175,6 +175,7 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
                                                             .fingerprint = "abc",
                                                             .device = "cpu",
                                                             .host = "h",
+                                                            .collective_address = "10.0.0.3:7000",
                                                             .max_latents = 4096,
                                                             .pid = 9,
                                                             .max_rows = 8196,
@@ -188,6 +189,7 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
   EXPECT_EQ(reg.fingerprint, "abc");
   EXPECT_EQ(reg.device, "cpu");
   EXPECT_EQ(reg.host, "h");
+  EXPECT_EQ(reg.collective_address, "10.0.0.3:7000");
   EXPECT_EQ(reg.max_latents, 4096);
   EXPECT_EQ(reg.pid, 9);
   EXPECT_EQ(reg.max_rows, 8196);
@@ -271,10 +273,13 @@ T CoordinatorRoundTrip(const T& message) {
 }
 
 TEST(ConvertCoordinatorMessageTest, RoundTripsEveryKind) {
-  const FormMessage form = CoordinatorRoundTrip(FormMessage{5, "/segment", 2});
+  const FormMessage form = CoordinatorRoundTrip(FormMessage{5, "/segment", 2, {"a:1", "b:2"}});
   EXPECT_EQ(form.epoch, 5u);
   EXPECT_EQ(form.segment, "/segment");
   EXPECT_EQ(form.world_size, 2);
+  EXPECT_EQ(form.collective_addresses, (std::vector<std::string>{"a:1", "b:2"}));
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      FromProto(ToProto(CoordinatorMessage(FormMessage{5, "s", 2, {"a:1"}}))).status()));
   EXPECT_EQ(CoordinatorRoundTrip(AbortMessage{6, "why"}).reason, "why");
   EXPECT_EQ(CoordinatorRoundTrip(PingMessage{7}).id, 7u);
   const RefuseMessage refuse = CoordinatorRoundTrip(RefuseMessage{"no", true});

@@ -67,7 +67,7 @@ class SessionTest : public testing::Test {
 
   // Registers and forms `epoch`.
   void Form(uint64_t epoch) {
-    coordinator_.Deliver(FormMessage{epoch, "segment", 2});
+    coordinator_.Deliver(FormMessage{epoch, "segment", 2, {}});
     const auto ready = coordinator_.Expect<ReadyMessage>();
     ASSERT_TRUE(ready.has_value());
     EXPECT_EQ(ready->epoch, epoch);
@@ -182,7 +182,7 @@ TEST_F(SessionTest, AbortOfAnotherEpochDoesNothing) {
 TEST_F(SessionTest, AbortEndsWaitingForPeers) {
   Start();
   ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());
-  coordinator_.Deliver(FormMessage{1, "wait", 2});
+  coordinator_.Deliver(FormMessage{1, "wait", 2, {}});
   while (!waiting_for_peers_) std::this_thread::yield();
   coordinator_.Deliver(AbortMessage{1, "rank 1 never came"});
   Form(2);
@@ -191,11 +191,11 @@ TEST_F(SessionTest, AbortEndsWaitingForPeers) {
 TEST_F(SessionTest, FailedFormIsAFault) {
   Start();
   ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());
-  coordinator_.Deliver(FormMessage{1, "bad", 2});
+  coordinator_.Deliver(FormMessage{1, "bad", 2, {}});
   const auto fault = coordinator_.Expect<FaultMessage>();
   ASSERT_TRUE(fault.has_value());
   EXPECT_EQ(fault->reason, "cannot join the collectives: segment bad is not there");
-  coordinator_.Deliver(FormMessage{2, "segment", 4});
+  coordinator_.Deliver(FormMessage{2, "segment", 4, {}});
   const auto second = coordinator_.Expect<FaultMessage>();
   ASSERT_TRUE(second.has_value());
   EXPECT_THAT(second->reason, HasSubstr("world_size 4; expected an epoch above 0 and world_size 2"));
@@ -206,7 +206,7 @@ TEST_F(SessionTest, FailedWarmUpIsAFault) {
   engine_.warm_up_status = absl::InternalError("no luck");
   Start();
   ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());
-  coordinator_.Deliver(FormMessage{1, "segment", 2});
+  coordinator_.Deliver(FormMessage{1, "segment", 2, {}});
   const auto fault = coordinator_.Expect<FaultMessage>();
   ASSERT_TRUE(fault.has_value());
   EXPECT_EQ(fault->reason, "warm-up failed: no luck");

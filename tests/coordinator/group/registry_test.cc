@@ -165,6 +165,32 @@ TEST_F(RegistryTest, RefusesWhatCannotWork) {
   EXPECT_THAT(recorder_.events, IsEmpty());
 }
 
+TEST_F(RegistryTest, RanksOfSeveralHostsAreToldEachOthersAddresses) {
+  RegisterMessage zero = Rank(0);
+  zero.collective_address = "10.0.0.1:7000";
+  RegisterMessage one = Rank(1);
+  one.host = "there";
+  const auto first = Join(zero);
+  EXPECT_THAT(Join(one)->Take<RefuseMessage>(), SizeIs(1));
+  one.collective_address = "10.0.0.2:7000";
+  const auto second = Join(one);
+  for (const auto& link : {first, second}) {
+    const std::vector<FormMessage> forms = link->Take<FormMessage>();
+    ASSERT_THAT(forms, SizeIs(1));
+    EXPECT_THAT(forms[0].collective_addresses, ElementsAre("10.0.0.1:7000", "10.0.0.2:7000"));
+  }
+}
+
+TEST_F(RegistryTest, RanksOfOneHostShareMemoryWhateverTheirAddresses) {
+  const auto link = Join(Rank(0));
+  RegisterMessage one = Rank(1);
+  one.collective_address = "10.0.0.2:7000";
+  Join(one);
+  const std::vector<FormMessage> forms = link->Take<FormMessage>();
+  ASSERT_THAT(forms, SizeIs(1));
+  EXPECT_THAT(forms[0].collective_addresses, IsEmpty());
+}
+
 TEST_F(RegistryTest, ADeadRankEndsTheEpochAndItsPlaceCanBeFilled) {
   const auto zero = Join(Rank(0));
   const auto one = Join(Rank(1));
