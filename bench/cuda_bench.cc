@@ -22,6 +22,7 @@
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/few_rows_linear.h"
 #include "kernels/cuda/flash_attention.h"
+#include "kernels/cuda/gated_product.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/qk_rope.h"
 #include "kernels/cuda/row_ops.h"
@@ -54,12 +55,19 @@ class Bench {
     std::cout << ctx_.description() << "\n";
     if (what.find('c') != std::string::npos) LANCET_RETURN_IF_ERROR(Copy());
     if (what.find('d') != std::string::npos) {
-      for (const int tokens : {1, 2, 4, 8}) LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens));
+      for (const int64_t prefetch : {0, 300'000, 600'000, 1'000'000, 1'400'000}) {
+        LANCET_RETURN_IF_ERROR(DecodeTrunk(1, prefetch));
+      }
+      for (const int tokens : {2, 4, 8}) LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 600'000));
     }
     if (what.find('a') != std::string::npos) LANCET_RETURN_IF_ERROR(Attention());
     if (what.find('r') != std::string::npos) LANCET_RETURN_IF_ERROR(RowOps());
+    if (what.find('g') != std::string::npos) LANCET_RETURN_IF_ERROR(GatedProducts());
     if (what.find('m') != std::string::npos) LANCET_RETURN_IF_ERROR(Matmuls(MatmulInput::kBf16));
-    if (what.find('8') != std::string::npos) LANCET_RETURN_IF_ERROR(Matmuls(MatmulInput::kFp8));
+    if (what.find('8') != std::string::npos) {
+      LANCET_RETURN_IF_ERROR(Matmuls(MatmulInput::kFp8));
+      LANCET_RETURN_IF_ERROR(Matmuls(MatmulInput::kFp8, /*fast_sums=*/true));
+    }
     return absl::OkStatus();
   }
 
@@ -123,7 +131,8 @@ class Bench {
 
   // A decode step without the model around it: every layer's products and attention over a cache, the head,
   // the choice.
-  absl::Status DecodeTrunk(int tokens) {
+  // prefetch: lanes of gate and up that attention brings into the L2 cache.
+  absl::Status DecodeTrunk(int tokens, int64_t prefetch) {
     constexpr int64_t kKeys = 700;
     if (layers_.empty()) {
       for (int64_t layer = 0; layer < kLayers; ++layer) {
@@ -170,10 +179,6 @@ class Bench {
     LANCET_ASSIGN_OR_RETURN(const auto device_slots, DeviceArray<cuda::KvSlot>::CopyOf(slots, ctx_.stream()));
     const std::vector<uint8_t> zeros(1024);
     LANCET_ASSIGN_OR_RETURN(const auto wide, DeviceArray<uint8_t>::CopyOf(zeros, ctx_.stream()));
-    const std::vector<uint32_t> no_tickets(64);
-    LANCET_ASSIGN_OR_RETURN(const auto tickets, DeviceArray<uint32_t>::CopyOf(no_tickets, ctx_.stream()));
-    LANCET_ASSIGN_OR_RETURN(const auto partial,
-                            DeviceArray<float>::Create(cuda::SplitScratchFloats(8, 2, 8, 128)));
     LANCET_RETURN_IF_ERROR(ctx_.Wait(absl::Seconds(20)));
 
     double parts[5] = {};
@@ -224,13 +229,13 @@ class Bench {
       split.blocks = device_blocks.data();
       split.rows = device_rows.data();
       split.num_rows = tokens;
-      split.max_splits = 8;
       split.kv_heads = 2;
       split.group = 8;
       split.head_dim = 128;
       split.layer = static_cast<int>(layer);
-      split.partial = partial.data();
-      split.tickets = tickets.data();
+      const int64_t lanes = std::min(prefetch, cuda::PanelWeights::Lanes(2 * kInner, kHidden));
+      split.prefetch[0] = {layers_[layer * 4 + 2].codes.data(), lanes * 16};
+      split.prefetch[1] = {layers_[layer * 4 + 2].scales.data(), lanes * 4};
       return CudaStatus(cuda::SplitAttention(split, ctx_.stream()), "split attention");
     };
     const auto step = [&](int only) -> absl::Status {
@@ -297,13 +302,13 @@ class Bench {
                               return head();
                             }));
     std::cout << absl::StrFormat(
-        "decode, %d tokens, %d keys: %.1f us, %.0f tokens/s; us a layer:%s; head %.1f\n", tokens, kKeys,
-        whole, tokens * 1e6 / whole, detail, head_us);
+        "decode, %d tokens, %d keys, %.1f MB prefetched: %.1f us, %.0f tokens/s; us a layer:%s; head %.1f\n",
+        tokens, kKeys, static_cast<double>(prefetch) * 20e-6, whole, tokens * 1e6 / whole, detail, head_us);
     return absl::OkStatus();
   }
 
   absl::Status Attention() {
-    CudnnAttention cudnn(ctx_);
+    CudnnAttention cudnn(ctx_.cudnn());
     for (const auto& [rows, keys] :
          {std::pair<int64_t, int64_t>{256, 322}, {2304, 2370}, {4096, 4162}, {4096, 6500}}) {
       LANCET_ASSIGN_OR_RETURN(const auto qkv, Random<bf16>(rows * kQkv));
@@ -392,7 +397,42 @@ class Bench {
     return absl::OkStatus();
   }
 
-  absl::Status Matmuls(MatmulInput input) {
+  // Beside the library's product alone, without the activation.
+  absl::Status GatedProducts() {
+    LANCET_ASSIGN_OR_RETURN(const auto w, Random<bf16>(2 * kInner * kHidden));
+    LANCET_ASSIGN_OR_RETURN(const auto x, Random<bf16>(8192 * kHidden));
+    LANCET_ASSIGN_OR_RETURN(const auto y, Random<bf16>(8192 * 2 * kInner));
+    for (const int64_t tokens : {256, 512, 2304, 4608, 8192}) {
+      cuda::GatedProductArgs args;
+      args.x = x.data();
+      args.gate_up = w.data();
+      args.y = y.data();
+      args.tokens = tokens;
+      args.inner = kInner;
+      args.cols = kHidden;
+      MatmulShape shape;
+      shape.tokens = tokens;
+      shape.rows = 2 * kInner;
+      shape.cols = kHidden;
+      shape.x_stride = kHidden;
+      shape.y_stride = 2 * kInner;
+      MatmulArgs plain;
+      plain.x = x.data();
+      plain.w = w.data();
+      plain.y = y.data();
+      LANCET_ASSIGN_OR_RETURN(
+          const double own,
+          Time([&] { return CudaStatus(cuda::GatedProduct(args, ctx_.stream()), "gated product"); }, 10));
+      LANCET_ASSIGN_OR_RETURN(const double library, Time([&] { return matmul_.Run(shape, plain); }, 10));
+      const double flop = 4.0 * static_cast<double>(tokens * kInner) * static_cast<double>(kHidden);
+      std::cout << absl::StrFormat(
+          "gated product, %d rows: %.1f us, %.0f TFLOP/s; product alone, cuBLASLt: %.1f us, %.0f TFLOP/s\n",
+          tokens, own, flop / own * 1e-6, library, flop / library * 1e-6);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Matmuls(MatmulInput input, bool fast_sums = false) {
     const int64_t width = input == MatmulInput::kBf16 ? 2 : 1;
     LANCET_ASSIGN_OR_RETURN(const auto w, Random<uint8_t>(2 * kInner * kHidden * width));
     LANCET_ASSIGN_OR_RETURN(const auto x, Random<uint8_t>(8192 * kInner * width));
@@ -403,6 +443,7 @@ class Bench {
       for (const int64_t tokens : {16, 100, 512, 2304, 4608, 8192}) {
         MatmulShape shape;
         shape.input = input;
+        shape.fast_sums = fast_sums;
         shape.tokens = tokens;
         shape.rows = size.rows;
         shape.cols = size.cols;
@@ -436,8 +477,10 @@ class Bench {
         }
         const double flop = 2.0 * static_cast<double>(tokens * size.rows) * static_cast<double>(size.cols);
         std::cout << absl::StrFormat("%s %s %d: best %.1f us %.0f TFLOP/s;%s\n",
-                                     input == MatmulInput::kBf16 ? "bf16" : "fp8", size.name, tokens, best,
-                                     flop / best * 1e-6, line);
+                                     input == MatmulInput::kBf16 ? "bf16"
+                                     : fast_sums                 ? "fp8 fast"
+                                                                 : "fp8",
+                                     size.name, tokens, best, flop / best * 1e-6, line);
       }
     }
     return absl::OkStatus();
@@ -466,8 +509,9 @@ int main(int argc, char** argv) {
     return 1;
   }
   lancet::Bench bench(**ctx);
-  // Letters choose: c copy, d decode, a attention, r row ops, m bf16 products, 8 FP8 products.
-  if (const absl::Status status = bench.Run(argc > 1 ? argv[1] : "cdarm8"); !status.ok()) {
+  // Letters choose: c copy, d decode, a attention, r row ops, g gated product, m bf16 products, 8 FP8
+  // products.
+  if (const absl::Status status = bench.Run(argc > 1 ? argv[1] : "cdargm8"); !status.ok()) {
     std::cerr << "cuda_bench: " << status << "\n";
     return 1;
   }

@@ -12,6 +12,22 @@ namespace {
 constexpr absl::Duration kSpin = absl::Milliseconds(20);
 constexpr absl::Duration kNap = absl::Microseconds(50);
 
+template <typename Query>
+absl::Status Poll(Query query, absl::Duration timeout) {
+  const absl::Time start = absl::Now();
+  for (;;) {
+    const cudaError_t state = query();
+    if (state == cudaSuccess) return absl::OkStatus();
+    if (state != cudaErrorNotReady) return CudaStatus(state, "work on the device");
+    const absl::Duration waited = absl::Now() - start;
+    if (waited > timeout) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("the device is still busy after ", absl::FormatDuration(waited)));
+    }
+    if (waited > kSpin) absl::SleepFor(kNap);
+  }
+}
+
 }  // namespace
 
 int CudaDeviceCount() {
@@ -56,18 +72,11 @@ std::string CudaContext::description() const {
 }
 
 absl::Status CudaContext::Wait(absl::Duration timeout) const {
-  const absl::Time start = absl::Now();
-  for (;;) {
-    const cudaError_t state = cudaStreamQuery(stream());
-    if (state == cudaSuccess) return absl::OkStatus();
-    if (state != cudaErrorNotReady) return CudaStatus(state, "work on the device");
-    const absl::Duration waited = absl::Now() - start;
-    if (waited > timeout) {
-      return absl::DeadlineExceededError(
-          absl::StrCat("the device is still busy after ", absl::FormatDuration(waited)));
-    }
-    if (waited > kSpin) absl::SleepFor(kNap);
-  }
+  return Poll([this] { return cudaStreamQuery(stream()); }, timeout);
+}
+
+absl::Status WaitForEvent(cudaEvent_t event, absl::Duration timeout) {
+  return Poll([event] { return cudaEventQuery(event); }, timeout);
 }
 
 }  // namespace lancet

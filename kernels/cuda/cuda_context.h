@@ -20,6 +20,10 @@ namespace lancet {
 // Devices that this process can use; 0 without a driver.
 int CudaDeviceCount();
 
+// Waits for what was enqueued before the event was last recorded, asking in short intervals; at once if it
+// never was. DeadlineExceeded after `timeout`, Internal if something failed.
+absl::Status WaitForEvent(cudaEvent_t event, absl::Duration timeout);
+
 // Not thread-safe: one thread enqueues. Everything is ordered on stream().
 class CudaContext {
  public:

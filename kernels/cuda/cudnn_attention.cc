@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "kernels/cuda/cuda_handle.h"
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/device_array.h"
 
 namespace lancet {
 namespace {
@@ -81,7 +82,7 @@ struct CudnnAttention::Plan {
   DeviceArray<uint8_t> workspace;
 };
 
-CudnnAttention::CudnnAttention(const CudaContext& ctx) : ctx_(ctx) {}
+CudnnAttention::CudnnAttention(cudnnHandle_t handle) : handle_(handle) {}
 CudnnAttention::~CudnnAttention() = default;
 
 absl::StatusOr<CudnnAttention::Plan*> CudnnAttention::PlanFor(const PictureAttentionArgs& args) {
@@ -112,8 +113,7 @@ absl::StatusOr<CudnnAttention::Plan*> CudnnAttention::PlanFor(const PictureAtten
 
   LANCET_ASSIGN_OR_RETURN(plan.graph, Make(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR));
   LANCET_RETURN_IF_ERROR(SetDescriptor(plan.graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, plan.operation));
-  const cudnnHandle_t handle = ctx_.cudnn();
-  LANCET_RETURN_IF_ERROR(Set(plan.graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle));
+  LANCET_RETURN_IF_ERROR(Set(plan.graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle_));
   LANCET_CUDNN_RETURN_IF_ERROR(cudnnBackendFinalize(plan.graph.get()));
 
   LANCET_ASSIGN_OR_RETURN(Backend heuristic, Make(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR));
@@ -140,7 +140,7 @@ absl::StatusOr<CudnnAttention::Plan*> CudnnAttention::PlanFor(const PictureAtten
     if (returned <= i) break;
     LANCET_ASSIGN_OR_RETURN(Backend candidate, Make(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR));
     LANCET_RETURN_IF_ERROR(SetDescriptor(candidate, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configs[i]));
-    LANCET_RETURN_IF_ERROR(Set(candidate, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle));
+    LANCET_RETURN_IF_ERROR(Set(candidate, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle_));
     if (cudnnBackendFinalize(candidate.get()) != CUDNN_STATUS_SUCCESS) continue;
     int64_t bytes = 0;
     LANCET_CUDNN_RETURN_IF_ERROR(cudnnBackendGetAttribute(
@@ -149,7 +149,10 @@ absl::StatusOr<CudnnAttention::Plan*> CudnnAttention::PlanFor(const PictureAtten
     plan.config = std::move(configs[i]);
     plan.plan = std::move(candidate);
     plans_.push_front(std::move(plan));
-    if (plans_.size() > kMaxPlans) plans_.pop_back();
+    if (plans_.size() > kMaxPlans) {
+      plans_.pop_back();
+      ++generation_;
+    }
     return &plans_.front();
   }
   return absl::UnimplementedError(absl::StrCat(
@@ -170,7 +173,7 @@ absl::Status CudnnAttention::Run(const PictureAttentionArgs& args) {
   LANCET_RETURN_IF_ERROR(Set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 5, pointers));
   LANCET_RETURN_IF_ERROR(Set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace));
   LANCET_CUDNN_RETURN_IF_ERROR(cudnnBackendFinalize(pack.get()));
-  return CudnnStatus(cudnnBackendExecute(ctx_.cudnn(), plan->plan.get(), pack.get()), "attention");
+  return CudnnStatus(cudnnBackendExecute(handle_, plan->plan.get(), pack.get()), "attention");
 }
 
 }  // namespace lancet

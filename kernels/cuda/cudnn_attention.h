@@ -10,7 +10,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/bf16.h"
-#include "kernels/cuda/cuda_context.h"
 
 namespace lancet {
 
@@ -31,21 +30,27 @@ struct PictureAttentionArgs {
   int64_t head_dim = 0;
 };
 
-// Plans are made per shape and kept for the last few. Not thread-safe.
+// Plans are made per shape and kept for the last few. Not thread-safe. One per stream: launches of a plan
+// share its workspace.
 class CudnnAttention {
  public:
-  explicit CudnnAttention(const CudaContext& ctx);
+  // Enqueues on the stream of `handle`. Both outlive this.
+  explicit CudnnAttention(cudnnHandle_t handle);
   ~CudnnAttention();
 
   // out = softmax(q k^T / sqrt(head_dim)) v. Unimplemented if cuDNN has no plan for the shape on this device.
   absl::Status Run(const PictureAttentionArgs& args);
 
+  // Changes when a plan is dropped: graphs that were captured before may read its workspace.
+  int64_t generation() const { return generation_; }
+
  private:
   struct Plan;
   absl::StatusOr<Plan*> PlanFor(const PictureAttentionArgs& args);
 
-  const CudaContext& ctx_;
+  cudnnHandle_t handle_;
   std::list<Plan> plans_;  // most recently used first
+  int64_t generation_ = 0;
 };
 
 }  // namespace lancet

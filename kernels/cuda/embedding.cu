@@ -14,8 +14,9 @@ __global__ void GatherKernel(const bf16* __restrict__ table, const int32_t* __re
   for (int64_t i = threadIdx.x; i < cols / 8; i += kThreads) to[i] = from[i];
 }
 
-__global__ void TimeAndPositionKernel(const bf16* __restrict__ time, PositionTable table,
-                                      int64_t latent_width, int64_t cols, bf16* x) {
+__global__ void TimeAndPositionKernel(const bf16* __restrict__ times, const int32_t* __restrict__ step,
+                                      PositionTable table, int64_t latent_width, int64_t cols, bf16* x) {
+  const bf16* time = times + *step * cols;
   const int64_t latent = blockIdx.x;
   const int64_t index = latent / latent_width * table.side + latent % latent_width;
   const int64_t t = index / (table.side * table.side);
@@ -46,11 +47,12 @@ cudaError_t GatherRows(const bf16* table, const int32_t* ids, int64_t rows, int6
   return cudaGetLastError();
 }
 
-cudaError_t AddTimeAndPosition(const bf16* time, const PositionTable& table, int64_t latents,
-                               int64_t latent_width, int64_t cols, bf16* x, cudaStream_t stream) {
+cudaError_t AddTimeAndPosition(const bf16* times, const int32_t* step, const PositionTable& table,
+                               int64_t latents, int64_t latent_width, int64_t cols, bf16* x,
+                               cudaStream_t stream) {
   if (latents == 0) return cudaSuccess;
-  TimeAndPositionKernel<<<static_cast<unsigned>(latents), kThreads, 0, stream>>>(time, table, latent_width,
-                                                                                 cols, x);
+  TimeAndPositionKernel<<<static_cast<unsigned>(latents), kThreads, 0, stream>>>(times, step, table,
+                                                                                 latent_width, cols, x);
   return cudaGetLastError();
 }
 

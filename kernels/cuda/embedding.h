@@ -21,10 +21,11 @@ struct PositionTable {
   int64_t th_cols = 0;
 };
 
-// x[i] = bf16(bf16(x[i] + time) + position row of latent i). Latents lie row by row in a picture
-// `latent_width` wide; the flat index decodes as in the model's table (worker/model/latent_embedding.h). x:
-// [latents, cols].
-cudaError_t AddTimeAndPosition(const bf16* time, const PositionTable& table, int64_t latents,
-                               int64_t latent_width, int64_t cols, bf16* x, cudaStream_t stream);
+// x[i] = bf16(bf16(x[i] + times[*step]) + position row of latent i). Latents lie row by row in a picture
+// `latent_width` wide; the flat index decodes as in the model's table (worker/model/latent_embedding.h).
+// times: [steps, cols]; step: on the device; x: [latents, cols].
+cudaError_t AddTimeAndPosition(const bf16* times, const int32_t* step, const PositionTable& table,
+                               int64_t latents, int64_t latent_width, int64_t cols, bf16* x,
+                               cudaStream_t stream);
 
 }  // namespace lancet::cuda

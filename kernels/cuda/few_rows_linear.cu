@@ -85,39 +85,59 @@ __device__ __forceinline__ void ExpandWord(uint32_t word, uint32_t scale, uint32
   pair[3] = MulPair(last, scale);
 }
 
-// Sixteen columns of two rows, as they come from memory.
-struct PanelPiece {
-  uint4 codes;
-  uint32_t scales;
-};
-struct DensePiece {
-  uint4 low[2];   // row g
-  uint4 high[2];  // row g + 8
-};
+// Weights come in pieces of 16 outputs x 64 columns. A warp copies pieces into shared memory ahead of their
+// use; a lane reads back what it copied itself, so that nobody waits for anybody.
+
+__device__ __forceinline__ void CopyPart16(uint8_t* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(device::SharedAddress(shared)), "l"(global)
+               : "memory");
+}
+__device__ __forceinline__ void CopyPart4(uint8_t* shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(device::SharedAddress(shared)), "l"(global)
+               : "memory");
+}
+
+// Until at most Pending groups of this lane's copies are under way. Reads of what came stay behind it.
+template <int Pending>
+__device__ __forceinline__ void WaitForParts() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
 
 struct PanelSource {
-  using Piece = PanelPiece;
-  static constexpr int kUnroll = 4;
-  static constexpr int kBlocks = 3;
+  static constexpr int kPieceBytes = 32 * (16 + 4);
+  // Where a lane's sixteen columns of activations lie, in two parts of eight: the t-th block of 16.
+  static constexpr int kLaneCols = 16;
+  static constexpr int kSecondPart = 8;
+  // Activations in shared memory: rows this many values apart more than they are long, so that the 16-byte
+  // reads of a quarter warp fall into different banks.
+  static constexpr int kPad = 8;
+
   const uint4* codes;
   const uint32_t* scales;
+  int64_t groups;
 
-  PanelSource() = default;
-  __device__ PanelSource(const FewRowsArgs& p, int64_t panel)
-      : codes(p.panels.codes + panel * PanelWeights::Groups(p.cols) * 32),
-        scales(p.panels.scales + panel * PanelWeights::Groups(p.cols) * 32) {}
-  __device__ __forceinline__ Piece Load(int64_t group, int lane) const {
-    return {__ldcs(codes + group * 32 + lane), __ldcs(scales + group * 32 + lane)};
+  __device__ explicit PanelSource(const FewRowsArgs& p)
+      : codes(p.panels.codes + threadIdx.x % 32),
+        scales(p.panels.scales + threadIdx.x % 32),
+        groups(PanelWeights::Groups(p.cols)) {}
+  __device__ __forceinline__ void Copy(int64_t panel, int64_t group, uint8_t* piece) const {
+    const int lane = threadIdx.x % 32;
+    const int64_t at = (panel * groups + group) * 32;
+    CopyPart16(piece + lane * 16, codes + at);
+    CopyPart4(piece + 512 + lane * 4, scales + at);
   }
   // A fragments of the four products over 64 columns.
-  static __device__ __forceinline__ void Expand(const Piece& piece, uint32_t (&a)[4][4]) {
-    const uint32_t low = __byte_perm(piece.scales, 0, 0x1010);
-    const uint32_t high = __byte_perm(piece.scales, 0, 0x3232);
+  static __device__ __forceinline__ void Expand(const uint8_t* piece, uint32_t (&a)[4][4]) {
+    const int lane = threadIdx.x % 32;
+    const uint4 codes = *reinterpret_cast<const uint4*>(piece + lane * 16);
+    const uint32_t scales = *reinterpret_cast<const uint32_t*>(piece + 512 + lane * 4);
+    const uint32_t low = __byte_perm(scales, 0, 0x1010);
+    const uint32_t high = __byte_perm(scales, 0, 0x3232);
     uint32_t pairs[4][4];
-    ExpandWord(piece.codes.x, low, pairs[0]);
-    ExpandWord(piece.codes.y, low, pairs[1]);
-    ExpandWord(piece.codes.z, high, pairs[2]);
-    ExpandWord(piece.codes.w, high, pairs[3]);
+    ExpandWord(codes.x, low, pairs[0]);
+    ExpandWord(codes.y, low, pairs[1]);
+    ExpandWord(codes.z, high, pairs[2]);
+    ExpandWord(codes.w, high, pairs[3]);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       const int word = step / 2;
@@ -131,41 +151,46 @@ struct PanelSource {
 };
 
 struct DenseSource {
-  using Piece = DensePiece;
-  static constexpr int kUnroll = 2;
-  static constexpr int kBlocks = 2;
-  const bf16* low;
-  const bf16* high;
+  static constexpr int kPieceBytes = 32 * 64;
+  // Eight columns of either half of the 64: whole sectors are read at a time.
+  static constexpr int kLaneCols = 8;
+  static constexpr int kSecondPart = 32;
+  static constexpr int kPad = 32;
 
-  DenseSource() = default;
+  const bf16* weights;
+  int64_t rows;
+  int64_t cols;
+
+  __device__ explicit DenseSource(const FewRowsArgs& p) : weights(p.dense), rows(p.rows), cols(p.cols) {}
   // Rows beyond the last are read as row 0; their sums go nowhere.
-  __device__ DenseSource(const FewRowsArgs& p, int64_t panel) {
-    const int64_t row = panel * kPanelRows + threadIdx.x % 32 / 4;
-    low = p.dense + (row < p.rows ? row : 0) * p.cols;
-    high = p.dense + (row + 8 < p.rows ? row + 8 : 0) * p.cols;
+  __device__ __forceinline__ void Copy(int64_t panel, int64_t group, uint8_t* piece) const {
+    const int lane = threadIdx.x % 32;
+    const int64_t low = panel * kPanelRows + lane / 4;
+    const int64_t col = group * kPanelCols + lane % 4 * 8;
+    const bf16* from_low = weights + (low < rows ? low : 0) * cols + col;
+    const bf16* from_high = weights + (low + 8 < rows ? low + 8 : 0) * cols + col;
+    CopyPart16(piece + lane * 16, from_low);
+    CopyPart16(piece + 512 + lane * 16, from_low + 32);
+    CopyPart16(piece + 1024 + lane * 16, from_high);
+    CopyPart16(piece + 1536 + lane * 16, from_high + 32);
   }
-  __device__ __forceinline__ Piece Load(int64_t group, int lane) const {
-    const int64_t col = group * kPanelCols + lane % 4 * 16;
-    const uint4* from_low = reinterpret_cast<const uint4*>(low + col);
-    const uint4* from_high = reinterpret_cast<const uint4*>(high + col);
-    return {{__ldcs(from_low), __ldcs(from_low + 1)}, {__ldcs(from_high), __ldcs(from_high + 1)}};
-  }
-  static __device__ __forceinline__ void Expand(const Piece& piece, uint32_t (&a)[4][4]) {
-    const uint32_t* low = reinterpret_cast<const uint32_t*>(piece.low);
-    const uint32_t* high = reinterpret_cast<const uint32_t*>(piece.high);
+  static __device__ __forceinline__ void Expand(const uint8_t* piece, uint32_t (&a)[4][4]) {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      a[step][0] = low[2 * step];
-      a[step][1] = high[2 * step];
-      a[step][2] = low[2 * step + 1];
-      a[step][3] = high[2 * step + 1];
+    for (int part = 0; part < 2; ++part) {
+      const uint4 low = *reinterpret_cast<const uint4*>(piece + part * 512 + lane * 16);
+      const uint4 high = *reinterpret_cast<const uint4*>(piece + 1024 + part * 512 + lane * 16);
+      a[2 * part][0] = low.x;
+      a[2 * part][1] = high.x;
+      a[2 * part][2] = low.y;
+      a[2 * part][3] = high.y;
+      a[2 * part + 1][0] = low.z;
+      a[2 * part + 1][1] = high.z;
+      a[2 * part + 1][2] = low.w;
+      a[2 * part + 1][3] = high.w;
     }
   }
 };
-
-// Activations in shared memory: rows kPad values apart more than they are long, so that the 16-byte reads of
-// a quarter warp fall into different banks.
-constexpr int kPad = 8;
 
 // 1 / sqrt(mean of squares + eps) of every token, from each thread's part of the sums.
 template <int kWarps>
@@ -200,10 +225,9 @@ __device__ __forceinline__ uint4 LoadRaw(const bf16* p) { return *reinterpret_ca
 // thread are issued together: what this costs is their latency.
 template <int kWarps>
 __device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* staged, int64_t staged_cols,
-                                                 float (*square_sums)[kMaxFewRows]) {
+                                                 int64_t stride, float (*square_sums)[kMaxFewRows]) {
   constexpr int kStep = kWarps * 32 * 8;
   const int64_t first = threadIdx.x * 8;
-  const int64_t stride = staged_cols + kPad;
   if (staged_cols <= kStep) {
     // A thread has one piece of each row.
     if (first >= staged_cols && p.norm == nullptr) return;
@@ -286,157 +310,161 @@ __device__ __forceinline__ void StageActivations(const FewRowsArgs& p, bf16* sta
   }
 }
 
-// Reads the pieces of kPanels panels ahead of their use. Each warp takes every kWarps-th group of columns.
-template <typename Source, int kWarps, int kPanels>
-class PanelReader {
+// Pieces that a warp has under way: together with those of the kernel after, whose copies begin before this
+// one ends, enough for the bandwidth of the memory. Long rows of several tokens leave room for few.
+constexpr int kDenseAhead = 8;
+constexpr int kShortRowAhead = 12;
+constexpr int kLongRowAhead = 8;
+constexpr int kLongRowLeastAhead = 3;
+// Rows longer than this are shared by 16 warps, others by 8: each has a few groups of columns, and no more.
+constexpr int64_t kShortRowCols = 4096;
+
+// A warp's pieces in the order of their use: of every gridDim-th panel, every kWarps-th group of columns. All
+// warps count the same number of steps; those beyond the last group are empty.
+template <typename Source, int kWarps, int kAhead>
+class PieceReader {
  public:
-  static constexpr int kAhead = Source::kUnroll;
-
-  __device__ __forceinline__ explicit PanelReader(const FewRowsArgs& p)
-      : groups_(PanelWeights::Groups(p.cols)) {}
-
-  // Starts on panel `first`, and on `first + distance` if there are two.
-  __device__ __forceinline__ void Start(const FewRowsArgs& p, int64_t first, int64_t distance) {
+  __device__ __forceinline__ PieceReader(const FewRowsArgs& p, uint8_t* shared)
+      : source_(p),
+        ring_(shared + threadIdx.x / 32 * kAhead * Source::kPieceBytes),
+        panels_(PanelWeights::Panels(p.rows)),
+        groups_(static_cast<int>(PanelWeights::Groups(p.cols))),
+        next_panel_(blockIdx.x),
+        next_group_(static_cast<int>(threadIdx.x / 32)) {
 #pragma unroll
-    for (int i = 0; i < kPanels; ++i) sources_[i] = Source(p, first + i * distance);
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) Load(u, threadIdx.x / 32 + u * kWarps);
+    for (int i = 0; i < kAhead; ++i) Copy(i);
   }
 
-  // The product over all of this warp's groups: sums[panel] are this lane's four elements of it.
-  __device__ __forceinline__ void Multiply(const FewRowsArgs& p, const bf16* staged, int64_t staged_cols,
-                                           float (&sums)[kPanels][4]) {
-    const int lane = threadIdx.x % 32;
-    const bool has_token = lane / 4 < p.tokens;
-    const bf16* mine = staged + (has_token ? lane / 4 : 0) * (staged_cols + kPad) + lane % 4 * 16;
-    for (int64_t first = threadIdx.x / 32; first < groups_; first += kWarps * kAhead) {
-#pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        const int64_t group = first + u * kWarps;
-        if (group >= groups_) break;
+  // Adds the product over all of this warp's groups of the next panel to `sums`, this lane's four elements.
+  //   x: this lane's activations of group 0, or null if it has no token
+  __device__ __forceinline__ void Multiply(const bf16* x, float (&sums)[4]) {
+    for (int group = static_cast<int>(threadIdx.x / 32); group < groups_ + static_cast<int>(threadIdx.x / 32);
+         group += kWarps) {
+      WaitForParts<kAhead - 1>();
+      if (group < groups_) {
         uint4 x0 = make_uint4(0, 0, 0, 0);
         uint4 x1 = x0;
-        if (has_token) {
-          const uint4* from = reinterpret_cast<const uint4*>(mine + group * kPanelCols);
-          x0 = from[0];
-          x1 = from[1];
+        if (x != nullptr) {
+          const bf16* from = x + group * kPanelCols;
+          x0 = *reinterpret_cast<const uint4*>(from);
+          x1 = *reinterpret_cast<const uint4*>(from + Source::kSecondPart);
         }
-        typename Source::Piece current[kPanels];
-#pragma unroll
-        for (int i = 0; i < kPanels; ++i) current[i] = pieces_[u][i];
-        Load(u, group + kAhead * kWarps);
-#pragma unroll
-        for (int i = 0; i < kPanels; ++i) {
-          uint32_t a[4][4];
-          Source::Expand(current[i], a);
-          device::MmaBf16(sums[i], a[0], x0.x, x0.y);
-          device::MmaBf16(sums[i], a[1], x0.z, x0.w);
-          device::MmaBf16(sums[i], a[2], x1.x, x1.y);
-          device::MmaBf16(sums[i], a[3], x1.z, x1.w);
-        }
+        uint32_t a[4][4];
+        Source::Expand(ring_ + slot_ * Source::kPieceBytes, a);
+        device::MmaBf16(sums, a[0], x0.x, x0.y);
+        device::MmaBf16(sums, a[1], x0.z, x0.w);
+        device::MmaBf16(sums, a[2], x1.x, x1.y);
+        device::MmaBf16(sums, a[3], x1.z, x1.w);
       }
+      Copy(slot_);
+      slot_ = slot_ + 1 == kAhead ? 0 : slot_ + 1;
     }
   }
 
  private:
-  __device__ __forceinline__ void Load(int slot, int64_t group) {
-    if (group >= groups_) return;
-#pragma unroll
-    for (int i = 0; i < kPanels; ++i) pieces_[slot][i] = sources_[i].Load(group, threadIdx.x % 32);
+  __device__ __forceinline__ void Copy(int slot) {
+    if (next_panel_ < panels_ && next_group_ < groups_) {
+      source_.Copy(next_panel_, next_group_, ring_ + slot * Source::kPieceBytes);
+    }
+    device::CommitCopies();
+    next_group_ += kWarps;
+    if (next_group_ >= groups_ + static_cast<int>(threadIdx.x / 32)) {
+      next_group_ = static_cast<int>(threadIdx.x / 32);
+      next_panel_ += gridDim.x;
+    }
   }
 
-  int64_t groups_;
-  Source sources_[kPanels];
-  typename Source::Piece pieces_[kAhead][kPanels];
+  Source source_;
+  uint8_t* ring_;
+  int64_t panels_;
+  int groups_;
+  int64_t next_panel_;
+  int next_group_;
+  int slot_ = 0;
 };
 
-// At most, of any instance: sums of the warps, twice, and squares.
-constexpr int64_t kStaticSharedBytes = 34 * 1024;
+// Shared memory of a block beside pieces and activations, at most: sums of the warps, twice, and squares.
+constexpr int64_t kStaticSharedBytes = 18 * 1024;
 
-// Blocks that share a multiprocessor: enough loads in flight for its part of the bandwidth.
-template <typename Source, int kWarps, FewRowsOutput kOutput>
-constexpr int BlocksPerMultiprocessor() {
-  if (kWarps > 8) return 1;
-  if (kOutput == FewRowsOutput::kSiluMul) return (Source::kBlocks + 1) / 2;
-  return Source::kBlocks;
-}
-
-// A block goes over every gridDim-th panel; loads of the next begin before the sums of one are put together.
-template <typename Source, int kWarps, FewRowsOutput kOutput>
-__global__ void __launch_bounds__(kWarps * 32, BlocksPerMultiprocessor<Source, kWarps, kOutput>())
-    FewRowsKernel(FewRowsArgs p) {
-  // An activation reads the gate's panel and the one of `up` side by side.
-  constexpr int kPanels = kOutput == FewRowsOutput::kSiluMul ? 2 : 1;
+// A block goes over every gridDim-th panel. Blocks take less than half of a multiprocessor, so that the
+// kernel after can start its own copies beside them.
+template <typename Source, int kWarps, int kAhead, FewRowsOutput kOutput>
+__global__ void __launch_bounds__(kWarps * 32, kWarps > 8 ? 2 : 3) FewRowsKernel(FewRowsArgs p) {
   extern __shared__ __align__(16) uint8_t shared[];
-  __shared__ float partial[2][kWarps][kPanels][kPanelRows * 8];
+  __shared__ float partial[2][kWarps][kPanelRows * 8];
   __shared__ float square_sums[kWarps][kMaxFewRows];
-  bf16* staged = reinterpret_cast<bf16*>(shared);
+  constexpr int kRing = kWarps * kAhead * Source::kPieceBytes;
+  bf16* staged = reinterpret_cast<bf16*>(shared + kRing);
   const int64_t staged_cols = PanelWeights::Groups(p.cols) * kPanelCols;
-  const int64_t outputs = PanelWeights::Panels(p.rows) / kPanels;
+  const int64_t stride = staged_cols + Source::kPad;
+  const int64_t panels = PanelWeights::Panels(p.rows);
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  PanelReader<Source, kWarps, kPanels> reader(p);
-  reader.Start(p, blockIdx.x, outputs);
-  // The kernel after may start its own first loads; those above touch weights only, what follows reads what
+  PieceReader<Source, kWarps, kAhead> reader(p, shared);
+  // The kernel after may start its own first copies; those above touch weights only, what follows reads what
   // the kernel before wrote.
   device::LetKernelAfterStart();
   device::WaitForKernelBefore();
-  StageActivations<kWarps>(p, staged, staged_cols, square_sums);
+  StageActivations<kWarps>(p, staged, staged_cols, stride, square_sums);
   __syncthreads();
+  const bf16* mine =
+      lane / 4 < p.tokens ? staged + lane / 4 * stride + lane % 4 * Source::kLaneCols : nullptr;
   int parity = 0;
-  for (int64_t panel = blockIdx.x; panel < outputs; panel += gridDim.x) {
-    float sums[kPanels][4] = {};
-    reader.Multiply(p, staged, staged_cols, sums);
-    if (panel + gridDim.x < outputs) reader.Start(p, panel + gridDim.x, outputs);
-
-      // Sums over the warps, in their order. Thread i < 128 gets output row i / 8 of the panel, token i % 8.
-#pragma unroll
-    for (int k = 0; k < kPanels; ++k) {
-      float* mine = partial[parity][warp][k] + lane / 4 * 8 + lane % 4 * 2;
-      mine[0] = sums[k][0];
-      mine[1] = sums[k][1];
-      mine[64] = sums[k][2];
-      mine[65] = sums[k][3];
-    }
+  for (int64_t panel = blockIdx.x; panel < panels; panel += gridDim.x) {
+    float sums[4] = {};
+    reader.Multiply(mine, sums);
+    // Sums over the warps, in their order: row lane / 4 of the panel first, then row lane / 4 + 8.
+    float* part = partial[parity][warp] + lane / 4 * 8 + lane % 4 * 2;
+    part[0] = sums[0];
+    part[1] = sums[1];
+    part[64] = sums[2];
+    part[65] = sums[3];
     // One barrier a panel: the other half of `partial` is free until everybody has passed it.
     __syncthreads();
-    const int64_t row = panel * kPanelRows + threadIdx.x / 8;
+    const auto total = [&](int at) {
+      float sum = 0.0f;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) sum += partial[parity][w][at];
+      return sum * p.panels.scale_up;
+    };
     const int token = threadIdx.x % 8;
-    if (threadIdx.x < kPanelRows * 8 && token < p.tokens && row < p.rows) {
-      float total[kPanels] = {};
-#pragma unroll
-      for (int k = 0; k < kPanels; ++k) {
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) total[k] += partial[parity][w][k][threadIdx.x];
-        total[k] *= p.panels.scale_up;
+    if constexpr (kOutput == FewRowsOutput::kSiluMul) {
+      // Gate in the first eight rows, up in the others.
+      if (threadIdx.x < 64 && token < p.tokens) {
+        const float gate = device::Round(total(threadIdx.x));
+        const float up = device::Round(total(threadIdx.x + 64));
+        p.y[token * p.y_stride + panel * 8 + threadIdx.x / 8] =
+            device::Narrow(device::Round(device::SiluOf(gate)) * up);
       }
-      const int64_t at = token * p.y_stride + row;
-      if constexpr (kOutput == FewRowsOutput::kBf16) {
-        if (p.bias != nullptr) total[0] += device::Widen(p.bias[row]);
-        p.y[at] = device::Narrow(total[0]);
-      } else if constexpr (kOutput == FewRowsOutput::kResidual) {
-        p.y[at] = device::Narrow(device::Widen(p.y[at]) + device::Round(total[0]));
-      } else if constexpr (kOutput == FewRowsOutput::kF32) {
-        p.y_f32[at] = total[0];
-      } else {
-        p.y[at] = device::Narrow(device::Round(device::SiluOf(device::Round(total[0]))) *
-                                 device::Round(total[kPanels - 1]));
+    } else {
+      // Thread i < 128 has output row i / 8 of the panel, token i % 8.
+      const int64_t row = panel * kPanelRows + threadIdx.x / 8;
+      if (threadIdx.x < kPanelRows * 8 && token < p.tokens && row < p.rows) {
+        float sum = total(threadIdx.x);
+        const int64_t at = token * p.y_stride + row;
+        if constexpr (kOutput == FewRowsOutput::kBf16) {
+          if (p.bias != nullptr) sum += device::Widen(p.bias[row]);
+          p.y[at] = device::Narrow(sum);
+        } else if constexpr (kOutput == FewRowsOutput::kResidual) {
+          p.y[at] = device::Narrow(device::Widen(p.y[at]) + device::Round(sum));
+        } else {
+          p.y_f32[at] = sum;
+        }
       }
     }
     parity ^= 1;
   }
 }
 
-template <typename Source, int kWarps, FewRowsOutput kOutput>
+template <typename Source, int kWarps, int kAhead, FewRowsOutput kOutput>
 cudaError_t Launch(const FewRowsArgs& args, cudaStream_t stream) {
-  const auto kernel = FewRowsKernel<Source, kWarps, kOutput>;
-  const int64_t staged_cols = PanelWeights::Groups(args.cols) * kPanelCols;
-  const size_t shared_bytes = static_cast<size_t>(args.tokens) * (staged_cols + kPad) * sizeof(bf16);
+  const auto kernel = FewRowsKernel<Source, kWarps, kAhead, kOutput>;
+  const int64_t stride = PanelWeights::Groups(args.cols) * kPanelCols + Source::kPad;
+  const size_t shared_bytes = static_cast<size_t>(args.tokens) * stride * sizeof(bf16) +
+                              size_t{kWarps} * kAhead * Source::kPieceBytes;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(shared_bytes));
   if (error != cudaSuccess) return error;
-  int64_t outputs = PanelWeights::Panels(args.rows);
-  if (kOutput == FewRowsOutput::kSiluMul) outputs /= 2;
   int device = 0;
   int multiprocessors = 0;
   error = cudaGetDevice(&device);
@@ -444,22 +472,26 @@ cudaError_t Launch(const FewRowsArgs& args, cudaStream_t stream) {
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   }
   if (error != cudaSuccess) return error;
-  const int64_t resident = int64_t{multiprocessors} * BlocksPerMultiprocessor<Source, kWarps, kOutput>();
-  const dim3 blocks(static_cast<unsigned>(outputs < resident ? outputs : resident));
-  return LaunchProgrammatic(kernel, blocks, dim3(kWarps * 32), shared_bytes, stream, args);
+  const int64_t panels = PanelWeights::Panels(args.rows);
+  LaunchShape shape;
+  shape.blocks = dim3(static_cast<unsigned>(panels < multiprocessors ? panels : multiprocessors));
+  shape.threads = dim3(kWarps * 32);
+  shape.shared_bytes = shared_bytes;
+  shape.overlaps = args.overlaps;
+  return LaunchKernel(kernel, shape, stream, args);
 }
 
-template <typename Source, int kWarps>
+template <typename Source, int kWarps, int kAhead>
 cudaError_t DispatchOutput(const FewRowsArgs& args, cudaStream_t stream) {
   switch (args.output) {
     case FewRowsOutput::kBf16:
-      return Launch<Source, kWarps, FewRowsOutput::kBf16>(args, stream);
+      return Launch<Source, kWarps, kAhead, FewRowsOutput::kBf16>(args, stream);
     case FewRowsOutput::kResidual:
-      return Launch<Source, kWarps, FewRowsOutput::kResidual>(args, stream);
+      return Launch<Source, kWarps, kAhead, FewRowsOutput::kResidual>(args, stream);
     case FewRowsOutput::kF32:
-      return Launch<Source, kWarps, FewRowsOutput::kF32>(args, stream);
+      return Launch<Source, kWarps, kAhead, FewRowsOutput::kF32>(args, stream);
     case FewRowsOutput::kSiluMul:
-      return Launch<Source, kWarps, FewRowsOutput::kSiluMul>(args, stream);
+      return Launch<Source, kWarps, kAhead, FewRowsOutput::kSiluMul>(args, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -478,7 +510,7 @@ cudaError_t PackPanels(const uint8_t* codes, const bf16* scales, int64_t rows, i
 cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
   if (args.tokens < 1 || args.tokens > kMaxFewRows || args.cols > kMaxFewRowsCols || args.cols % 16 != 0 ||
       (args.dense != nullptr && args.cols % kPanelCols != 0) ||
-      (args.output == FewRowsOutput::kSiluMul && args.rows % (2 * kPanelRows) != 0)) {
+      (args.output == FewRowsOutput::kSiluMul && args.rows % kPanelRows != 0)) {
     return cudaErrorInvalidValue;
   }
   if (args.rows == 0) return cudaSuccess;
@@ -490,9 +522,16 @@ cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
     error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
   if (error != cudaSuccess) return error;
-  const int64_t row_bytes =
-      (PanelWeights::Groups(args.cols) * kPanelCols + kPad) * static_cast<int64_t>(sizeof(bf16));
-  if (args.tokens > 1 && args.tokens * row_bytes + kStaticSharedBytes > shared_limit) {
+  const bool is_long = args.dense == nullptr && args.cols > kShortRowCols;
+  const auto fits = [&](int64_t piece_bytes) {
+    const int64_t row_bytes = (PanelWeights::Groups(args.cols) * kPanelCols + DenseSource::kPad) *
+                              static_cast<int64_t>(sizeof(bf16));
+    return args.tokens * row_bytes + piece_bytes + kStaticSharedBytes <= shared_limit;
+  };
+  const int64_t least_bytes = args.dense != nullptr ? 8 * kDenseAhead * DenseSource::kPieceBytes
+                              : is_long             ? 16 * kLongRowLeastAhead * PanelSource::kPieceBytes
+                                                    : 8 * kShortRowAhead * PanelSource::kPieceBytes;
+  if (args.tokens > 1 && !fits(least_bytes)) {
     FewRowsArgs part = args;
     part.tokens = args.tokens / 2;
     error = FewRowsLinear(part, stream);
@@ -504,10 +543,12 @@ cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
     part.tokens = args.tokens - static_cast<int>(done);
     return FewRowsLinear(part, stream);
   }
-  if (args.dense != nullptr) return DispatchOutput<DenseSource, 8>(args, stream);
-  // Enough warps that each has a few groups of columns, and no more.
-  if (args.cols > 4096) return DispatchOutput<PanelSource, 16>(args, stream);
-  return DispatchOutput<PanelSource, 8>(args, stream);
+  if (args.dense != nullptr) return DispatchOutput<DenseSource, 8, kDenseAhead>(args, stream);
+  if (!is_long) return DispatchOutput<PanelSource, 8, kShortRowAhead>(args, stream);
+  if (fits(16 * kLongRowAhead * PanelSource::kPieceBytes)) {
+    return DispatchOutput<PanelSource, 16, kLongRowAhead>(args, stream);
+  }
+  return DispatchOutput<PanelSource, 16, kLongRowLeastAhead>(args, stream);
 }
 
 }  // namespace lancet::cuda

@@ -27,6 +27,8 @@ inline constexpr int kPanelRows = 16;
 inline constexpr int kPanelCols = 64;
 // Rows of one launch; more go in several.
 inline constexpr int kMaxFewRows = 8;
+// Gate and up lie in turns of this many rows, so that whoever has one has the other.
+inline constexpr int kGateUpTurn = 8;
 
 // Weights [rows, cols]; cols is a multiple of 16, and panels are padded with zeros to whole 16 rows x 64
 // columns.
@@ -52,8 +54,8 @@ enum class FewRowsOutput {
   kBf16,      // y = bf16(sum + bias), bias may be null
   kResidual,  // y = bf16(y + bf16(sum))
   kF32,       // y_f32 = sum: the partial sums of a row-parallel Linear
-  kSiluMul,   // weights are [gate; up]; y = bf16(bf16(silu(bf16(gate sum))) * bf16(up sum)), [tokens, rows /
-              // 2]
+  kSiluMul,   // weights are rows of gate and up in turns of kGateUpTurn; y = bf16(bf16(silu(bf16(gate sum)))
+              // * bf16(up sum)), [tokens, rows / 2]
 };
 
 struct FewRowsArgs {
@@ -73,15 +75,18 @@ struct FewRowsArgs {
 
   FewRowsOutput output = FewRowsOutput::kBf16;
   const bf16* bias = nullptr;
-  bf16* y = nullptr;  // [tokens, rows] (kSiluMul: rows / 2, which is a multiple of 16), rows y_stride apart
+  bf16* y = nullptr;  // [tokens, rows] (kSiluMul: rows / 2; rows is a multiple of 16), rows y_stride apart
   float* y_f32 = nullptr;
   int64_t y_stride = 0;
+
+  // The kernel before is one of this stream's, and what it does not write may be read before it ends.
+  bool overlaps = true;
 };
 
 // Activations of a launch lie in shared memory.
 inline constexpr int64_t kMaxFewRowsCols = 13056;
 
-// Enqueues with programmatic launch: the weights' first loads may overlap the end of the kernel before.
+// Enqueues, by default with programmatic launch: the weights' first loads overlap the kernel before.
 cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream);
 
 }  // namespace lancet::cuda

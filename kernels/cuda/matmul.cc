@@ -56,7 +56,7 @@ int Config(const cublasLtMatmulAlgo_t& algo, cublasLtMatmulAlgoConfigAttributes_
 std::string MatmulShape::DebugString() const {
   const char* name = input == MatmulInput::kBf16 ? "bf16" : input == MatmulInput::kFp8 ? "fp8" : "nvfp4";
   return absl::StrCat(name, " [", tokens, ", ", cols, "] x [", rows, ", ", cols, "]^T",
-                      has_bias ? " + bias" : "", accumulate ? " + y" : "",
+                      has_bias ? " + bias" : "", accumulate ? " + y" : "", fast_sums ? ", fast sums" : "",
                       output == MatmulOutput::kF32 ? " to f32" : "");
 }
 
@@ -66,32 +66,46 @@ struct MatmulPlans::Plan {
   MatrixLayout a, b, d;
   std::vector<MatmulCandidate> candidates;  // without those that split K
   size_t chosen = 0;
+  uint64_t last_use = 0;
 };
 
 MatmulPlans::MatmulPlans(const CudaContext& ctx) : ctx_(ctx) {}
 MatmulPlans::~MatmulPlans() = default;
 
+absl::StatusOr<int> MatmulPlans::FamilyOf(const MatmulShape& shape, const MatmulArgs& args) {
+  MatmulShape usual = shape;
+  usual.tokens = kFamilyTokens;
+  const auto found = families_.find(usual.Key());
+  if (found != families_.end()) return found->second;
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<Plan> reference, Ask(usual, args));
+  if (families_.size() >= kMaxFamilies) families_.clear();
+  return families_.emplace(usual.Key(), reference->candidates.front().id).first->second;
+}
+
 absl::StatusOr<MatmulPlans::Plan*> MatmulPlans::PlanFor(const MatmulShape& shape, const MatmulArgs& args) {
   const auto found = plans_.find(shape.Key());
-  if (found != plans_.end()) return found->second.get();
+  if (found != plans_.end()) {
+    found->second->last_use = ++uses_;
+    return found->second.get();
+  }
   LANCET_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, Ask(shape, args));
   // Sums are formed alike within a family of kernels, not between families: all numbers of rows of a weight
   // take one.
-  MatmulShape usual = shape;
-  usual.tokens = kFamilyTokens;
-  auto family = families_.find(usual.Key());
-  if (family == families_.end()) {
-    LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<Plan> reference, Ask(usual, args));
-    family = families_.emplace(usual.Key(), reference->candidates.front().id).first;
-  }
+  LANCET_ASSIGN_OR_RETURN(const int family, FamilyOf(shape, args));
   std::vector<MatmulCandidate>& candidates = plan->candidates;
   candidates.erase(std::remove_if(candidates.begin(), candidates.end(),
-                                  [&](const MatmulCandidate& c) { return c.id != family->second; }),
+                                  [&](const MatmulCandidate& c) { return c.id != family; }),
                    candidates.end());
   if (candidates.empty()) {
     return absl::UnimplementedError(absl::StrCat("cuBLASLt has no kernel for ", shape.DebugString(),
                                                  " that sums as for other numbers of rows"));
   }
+  if (plans_.size() >= kMaxPlans) {
+    plans_.erase(std::min_element(plans_.begin(), plans_.end(), [](const auto& a, const auto& b) {
+      return a.second->last_use < b.second->last_use;
+    }));
+  }
+  plan->last_use = ++uses_;
   return plans_.emplace(shape.Key(), std::move(plan)).first->second.get();
 }
 
@@ -119,6 +133,9 @@ absl::StatusOr<std::unique_ptr<MatmulPlans::Plan>> MatmulPlans::Ask(const Matmul
     // The heuristic wants them set.
     LANCET_RETURN_IF_ERROR(Set(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, args.w_scales));
     LANCET_RETURN_IF_ERROR(Set(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, args.x_scales));
+  }
+  if (shape.fast_sums) {
+    LANCET_RETURN_IF_ERROR(Set(desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{1}));
   }
   if (shape.input == MatmulInput::kNvfp4) {
     LANCET_RETURN_IF_ERROR(Set(desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE));

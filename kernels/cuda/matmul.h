@@ -36,10 +36,12 @@ struct MatmulShape {
   int64_t w_stride = 0;     // elements between rows of w; 0: cols
   bool has_bias = false;    // bf16 output only
   bool accumulate = false;  // y += ..., rounded once
+  // kFp8: sums stay in the tensor cores, whose additions keep fewer bits than f32.
+  bool fast_sums = false;
 
   auto Key() const {
     return std::make_tuple(input, output, tokens, rows, cols, x_stride, y_stride, w_stride, has_bias,
-                           accumulate);
+                           accumulate, fast_sums);
   }
   std::string DebugString() const;
 };
@@ -67,9 +69,13 @@ struct MatmulCandidate {
   double microseconds = 0;  // 0: not timed
 };
 
-// Not thread-safe; one per context.
+// Keeps the plans used last, kMaxPlans of them. Dropping one changes no result: which family of kernels
+// serves a weight follows from its shape alone. Not thread-safe; one per context.
 class MatmulPlans {
  public:
+  static constexpr size_t kMaxPlans = 512;
+  static constexpr size_t kMaxFamilies = 256;
+
   explicit MatmulPlans(const CudaContext& ctx);
   ~MatmulPlans();
 
@@ -93,9 +99,13 @@ class MatmulPlans {
   absl::StatusOr<std::unique_ptr<Plan>> Ask(const MatmulShape& shape, const MatmulArgs& args);
   absl::Status Launch(Plan& plan, const MatmulArgs& args, const cublasLtMatmulAlgo_t& algo);
 
+  // The family of the shape with the usual number of rows.
+  absl::StatusOr<int> FamilyOf(const MatmulShape& shape, const MatmulArgs& args);
+
   const CudaContext& ctx_;
   std::map<decltype(MatmulShape().Key()), std::unique_ptr<Plan>> plans_;
-  std::map<decltype(MatmulShape().Key()), int> families_;  // by shape with the usual number of rows
+  std::map<decltype(MatmulShape().Key()), int> families_;  // remembered; asking again gives the same
+  uint64_t uses_ = 0;
 };
 
 }  // namespace lancet

@@ -3,6 +3,7 @@
 #include "kernels/cuda/device/bf16_math.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/small_formats.cuh"
+#include "kernels/cuda/few_rows_linear.h"
 #include "kernels/cuda/row_ops.h"
 
 namespace lancet::cuda {
@@ -14,6 +15,7 @@ using device::Vec8;
 
 constexpr int kThreads = 256;
 constexpr int kVec = 8;  // values of a 16-byte load
+static_assert(kVec == kGateUpTurn);
 
 enum class Format { kBf16, kFp8, kFp4 };
 
@@ -120,15 +122,15 @@ __global__ void __launch_bounds__(kThreads)
     SiluMulKernel(const bf16* __restrict__ gate_up, int64_t cols, RowOutput y) {
   __shared__ float maxima[kThreads / 32];
   const int64_t row = blockIdx.x;
-  const bf16* gate = gate_up + row * 2 * cols;
+  const bf16* turns = gate_up + row * 2 * cols;
   Vec8 value[Chunks];
 #pragma unroll
   for (int i = 0; i < Chunks; ++i) {
     const int64_t col = (threadIdx.x + i * kThreads) * kVec;
     value[i] = Vec8{};
     if (col >= cols) continue;
-    const Vec8 g = Load8(gate + col);
-    const Vec8 u = Load8(gate + cols + col);
+    const Vec8 g = Load8(turns + 2 * col);
+    const Vec8 u = Load8(turns + 2 * col + kGateUpTurn);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       value[i].v[j] = device::Round(device::Round(device::SiluOf(g.v[j])) * u.v[j]);

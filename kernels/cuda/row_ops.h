@@ -29,7 +29,7 @@ inline constexpr int64_t kMaxRowCols = 16384;
 cudaError_t RmsNorm(const bf16* x, int64_t x_stride, const bf16* weight, float eps, int64_t rows,
                     int64_t cols, const RowOutput& y, cudaStream_t stream);
 
-// y = bf16(bf16(silu(gate)) * up). gate_up: [rows, 2 cols], gate first.
+// y = bf16(bf16(silu(gate)) * up). gate_up: [rows, 2 cols], in turns of kGateUpTurn (few_rows_linear.h).
 cudaError_t SiluMul(const bf16* gate_up, int64_t rows, int64_t cols, const RowOutput& y, cudaStream_t stream);
 
 // The quantisation alone. x: [rows, cols] with a stride.

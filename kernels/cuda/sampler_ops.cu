@@ -58,32 +58,32 @@ __global__ void __launch_bounds__(kThreads)
   velocity[i] = device::Narrow(w * gain);
 }
 
-__global__ void EulerKernel(const bf16* __restrict__ velocity, const float* __restrict__ dt, int64_t n,
-                            bf16* latents) {
+__global__ void EulerKernel(const bf16* __restrict__ velocity, const StepScalars* __restrict__ scalars,
+                            int64_t n, bf16* latents) {
   const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   if (i >= n) return;
-  const float step = device::Round(*dt);
+  const float step = device::Round(scalars->dt);
   const float moved = device::Round(__fmul_rn(device::Widen(velocity[i]), step));
   latents[i] = device::Narrow(__fsub_rn(device::Widen(latents[i]), moved));
 }
 
-__global__ void MultistepKernel(const bf16* __restrict__ velocity, float t, float keep, float share,
-                                float previous_share, int64_t n, float* clean, bf16* latents) {
+__global__ void MultistepKernel(const bf16* __restrict__ velocity, const StepScalars* __restrict__ scalars,
+                                int64_t n, float* clean, bf16* latents) {
   const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   if (i >= n) return;
   const float x = device::Widen(latents[i]);
-  const float estimate = __fsub_rn(x, __fmul_rn(t, device::Widen(velocity[i])));
-  float next = __fadd_rn(__fmul_rn(keep, x), __fmul_rn(share, estimate));
-  if (previous_share != 0.0f) next = __fadd_rn(next, __fmul_rn(previous_share, clean[i]));
+  const float estimate = __fsub_rn(x, __fmul_rn(scalars->t, device::Widen(velocity[i])));
+  float next = __fadd_rn(__fmul_rn(scalars->keep, x), __fmul_rn(scalars->share, estimate));
+  if (scalars->previous_share != 0.0f) next = __fadd_rn(next, __fmul_rn(scalars->previous_share, clean[i]));
   latents[i] = device::Narrow(next);
   clean[i] = estimate;
 }
 
-__global__ void EstimateKernel(const bf16* __restrict__ latents, const bf16* __restrict__ velocity,
-                               const float* __restrict__ t, int64_t n, float* clean) {
+__global__ void EstimateKernel(const bf16* __restrict__ latents, const bf16* __restrict__ velocity, float t,
+                               int64_t n, float* clean) {
   const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   if (i >= n) return;
-  clean[i] = __fsub_rn(device::Widen(latents[i]), __fmul_rn(*t, device::Widen(velocity[i])));
+  clean[i] = __fsub_rn(device::Widen(latents[i]), __fmul_rn(t, device::Widen(velocity[i])));
 }
 
 __device__ __forceinline__ ArgmaxPair Better(ArgmaxPair a, ArgmaxPair b) {
@@ -136,19 +136,19 @@ cudaError_t ApplyGuidance(float scale, const bf16* unconditional, int64_t n, bf1
   return cudaGetLastError();
 }
 
-cudaError_t EulerStep(const bf16* velocity, const float* dt, int64_t n, bf16* latents, cudaStream_t stream) {
-  EulerKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, dt, n, latents);
+cudaError_t EulerStep(const bf16* velocity, const StepScalars* scalars, int64_t n, bf16* latents,
+                      cudaStream_t stream) {
+  EulerKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, scalars, n, latents);
   return cudaGetLastError();
 }
 
-cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share,
-                          int64_t n, float* clean, bf16* latents, cudaStream_t stream) {
-  MultistepKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, t, keep, share, previous_share, n, clean,
-                                                      latents);
+cudaError_t MultistepStep(const bf16* velocity, const StepScalars* scalars, int64_t n, float* clean,
+                          bf16* latents, cudaStream_t stream) {
+  MultistepKernel<<<Blocks(n), kThreads, 0, stream>>>(velocity, scalars, n, clean, latents);
   return cudaGetLastError();
 }
 
-cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, const float* t, int64_t n, float* clean,
+cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, float t, int64_t n, float* clean,
                           cudaStream_t stream) {
   EstimateKernel<<<Blocks(n), kThreads, 0, stream>>>(latents, velocity, t, n, clean);
   return cudaGetLastError();

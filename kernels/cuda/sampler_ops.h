@@ -12,23 +12,35 @@ namespace lancet::cuda {
 
 inline constexpr int kNormBlocks = 64;
 
+// What changes from step to step of one picture. On the device, so that a captured graph serves every step.
+struct StepScalars {
+  int32_t step = 0;  // row of the picture's time embeddings
+  float t = 0;       // where the step starts
+  float next_t = 0;  // where it ends
+  float dt = 0;      // t - next_t
+  // Of the second-order solver.
+  float keep = 0;
+  float share = 0;
+  float previous_share = 0;
+};
+
 // velocity = bf16(w * bf16(min(1, |velocity| / |w|))), w = u + scale (velocity - u), every operation rounded
 // to bf16; norms over all n values, summed in f64 in a fixed order. `scratch`: 2 * kNormBlocks doubles.
 cudaError_t ApplyGuidance(float scale, const bf16* unconditional, int64_t n, bf16* velocity, double* scratch,
                           cudaStream_t stream);
 
-// latents = bf16(latents - bf16(velocity * bf16(*dt))). dt: device, so that a captured graph serves every
-// step.
-cudaError_t EulerStep(const bf16* velocity, const float* dt, int64_t n, bf16* latents, cudaStream_t stream);
+// latents = bf16(latents - bf16(velocity * bf16(dt))). scalars: device.
+cudaError_t EulerStep(const bf16* velocity, const StepScalars* scalars, int64_t n, bf16* latents,
+                      cudaStream_t stream);
 
 // A step of the second-order solver (worker/engine/denoise.h): latents = bf16(keep * latents + share * D +
 // previous_share * *clean), D = latents - t * velocity, f32; then *clean = D. `clean` is not read if
-// previous_share is 0.
-cudaError_t MultistepStep(const bf16* velocity, float t, float keep, float share, float previous_share,
-                          int64_t n, float* clean, bf16* latents, cudaStream_t stream);
+// previous_share is 0. scalars: device.
+cudaError_t MultistepStep(const bf16* velocity, const StepScalars* scalars, int64_t n, float* clean,
+                          bf16* latents, cudaStream_t stream);
 
-// clean = latents - *t * velocity, f32: the estimate that previews show.
-cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, const float* t, int64_t n, float* clean,
+// clean = latents - t * velocity, f32: the estimate that previews show, of latents at time t.
+cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, float t, int64_t n, float* clean,
                           cudaStream_t stream);
 
 inline constexpr int kArgmaxBlocks = 64;

@@ -1,9 +1,9 @@
-// Softmax attention of single rows over long caches (text decoding, the markers around pictures): the keys of
-// a row are split over blocks of threads, whose partial results the last one to finish adds up in the order
-// of the keys.
+// Softmax attention of single rows over long caches (text decoding, the markers around pictures). The keys of
+// a row are dealt out, in tiles of kSplitKeys, to the blocks of a cluster; each block goes over its tiles
+// with a running maximum, then the blocks' results are added up in their order.
 //
-// A row's result depends on its query and the visible keys alone, to the bit: splits begin at multiples of
-// kSplitKeys.
+// A row's result depends on its query and the visible keys alone, to the bit. Devices before sm_90 have no
+// clusters: one block has all tiles there.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -16,7 +16,8 @@
 
 namespace lancet::cuda {
 
-inline constexpr int kSplitKeys = 128;
+inline constexpr int kSplitKeys = 64;
+inline constexpr int kSplitBlocks = 8;
 inline constexpr int kMaxGroup = 8;  // query heads per key/value head
 
 // Row `index` of a block.
@@ -25,9 +26,16 @@ struct AttentionRow {
   int32_t index = 0;
 };
 
+// Memory that will be read soon, to be brought into the L2 cache meanwhile.
+struct PrefetchRange {
+  const void* first = nullptr;  // 16-byte aligned
+  int64_t bytes = 0;            // a multiple of 16
+};
+
 struct SplitArgs {
   // If set: what QkNormRope would have done for these rows is done on the way, to the same bits. Every row is
-  // the only one of its block; `rope.rows` is not used, `q` and `q_stride` are rope.qkv and rope.stride.
+  // the only one of its block; `rope.rows` is not used, `q` and `q_stride` are rope.qkv and rope.stride. The
+  // other keys were cached before the pass that this launch is part of.
   bool fresh = false;
   QkRopeArgs rope;
 
@@ -38,20 +46,16 @@ struct SplitArgs {
   const AttentionBlock* blocks = nullptr;  // device
   const AttentionRow* rows = nullptr;      // device
   int num_rows = 0;
-  int max_splits = 0;  // of the longest row: ceil(keys / kSplitKeys)
   int kv_heads = 0;
   int group = 1;     // at most kMaxGroup
   int head_dim = 0;  // 128 or 64
   int layer = 0;
-  float* partial = nullptr;  // SplitScratchFloats(...)
-  uint32_t* tickets =
-      nullptr;  // num_rows * kv_heads, zero before the first launch; every launch leaves zeros
-};
 
-constexpr int64_t SplitScratchFloats(int64_t num_rows, int64_t kv_heads, int64_t max_splits,
-                                     int64_t head_dim) {
-  return num_rows * kv_heads * max_splits * kMaxGroup * (head_dim + 2);
-}
+  // The memory is idle meanwhile: weights of the products that follow. sm_90 and later; elsewhere ignored.
+  PrefetchRange prefetch[2];
+  // The kernel before is one of this stream's, and what it does not write may be read before it ends.
+  bool overlaps = true;
+};
 
 cudaError_t SplitAttention(const SplitArgs& args, cudaStream_t stream);
 

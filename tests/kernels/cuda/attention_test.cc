@@ -165,13 +165,10 @@ TEST_F(CudaAttentionTest, SingleRowsOverLongAndShortCaches) {
     for (int32_t i = 0; i < 84; ++i) markers.numbers.push_back(i == 0 ? 0 : i == 83 ? 2 : 3 + i);
     Prepare(16, 2, head_dim, {one, first, markers}, 100);
     const std::vector<cuda::AttentionRow> rows = {{0, 0}, {1, 0}, {2, 0}, {2, 83}};
-    const auto run = [&](const std::vector<cuda::AttentionRow>& which, int max_splits) {
+    const auto run = [&](const std::vector<cuda::AttentionRow>& which) {
       const int64_t cols = int64_t{16} * head_dim;
       const auto out = Poisoned<bf16>(100 * cols);
       const auto device_rows = ToDevice(which);
-      const auto partial = Poisoned<float>(
-          cuda::SplitScratchFloats(static_cast<int64_t>(which.size()), 2, max_splits, head_dim));
-      const auto tickets = ToDevice(std::vector<uint32_t>(which.size() * 2));
       cuda::SplitArgs args;
       args.q = device_q_.data();
       args.q_stride = q_.stride;
@@ -180,24 +177,19 @@ TEST_F(CudaAttentionTest, SingleRowsOverLongAndShortCaches) {
       args.blocks = device_blocks_.data();
       args.rows = device_rows.data();
       args.num_rows = static_cast<int>(which.size());
-      args.max_splits = max_splits;
       args.kv_heads = 2;
       args.group = 8;
       args.head_dim = head_dim;
-      args.partial = partial.data();
-      args.tickets = tickets.data();
-      // Twice: tickets must be back at zero.
+      args.prefetch[0] = {device_q_.data(), 8192 + 48};  // changes nothing
       EXPECT_EQ(cuda::SplitAttention(args, stream()), cudaSuccess);
-      EXPECT_EQ(cuda::SplitAttention(args, stream()), cudaSuccess);
-      for (const uint32_t ticket : ToHost(tickets)) EXPECT_EQ(ticket, 0u);
       return ToHost(out);
     };
-    const std::vector<bf16> out = run(rows, 8);
+    const std::vector<bf16> out = run(rows);
     CheckRow(out, sequences_[0], 0);
     CheckRow(out, sequences_[1], 0);
     CheckRow(out, sequences_[2], 0);
     CheckRow(out, sequences_[2], 83);
-    const std::vector<bf16> alone = run({{0, 0}}, 20);
+    const std::vector<bf16> alone = run({{0, 0}});
     const int64_t cols = int64_t{16} * head_dim;
     EXPECT_TRUE(SameBits(out.data() + 3 * cols, alone.data() + 3 * cols, cols));
   }
@@ -207,7 +199,7 @@ TEST_F(CudaAttentionTest, SingleRowsOverLongAndShortCaches) {
 TEST_F(CudaAttentionTest, FreshRowsEqualRotationBeforehand) {
   constexpr int64_t kCols = 20 * 128;
   constexpr int64_t kRows = 3;
-  const int64_t pasts[kRows] = {0, 130, 700};
+  const int64_t pasts[kRows] = {0, 130, 1700};
   const TestMatrix<bf16> qkv = RandomMatrix(kRows, kCols, 0, 5, 2.0f);
   const auto q_norm = ToDevice(RandomVector(128, 6, 0.5f, 1.5f));
   const auto k_norm = ToDevice(RandomVector(128, 7, 0.5f, 1.5f));
@@ -217,7 +209,7 @@ TEST_F(CudaAttentionTest, FreshRowsEqualRotationBeforehand) {
   std::vector<bf16> results[2];
   std::vector<bf16> caches[2];
   for (const bool fresh : {false, true}) {
-    const int64_t capacity = 701;
+    const int64_t capacity = 1701;
     const int64_t sequence = 2 * capacity * 256;
     const auto cache = ToDevice(RandomVector(kRows * sequence, 10));
     const auto rows = ToDevice(qkv.data);
@@ -257,8 +249,6 @@ TEST_F(CudaAttentionTest, FreshRowsEqualRotationBeforehand) {
       ASSERT_EQ(cuda::QkNormRope(args.rope, stream()), cudaSuccess);
     }
     const auto out = Poisoned<bf16>(kRows * 2048);
-    const auto partial = Poisoned<float>(cuda::SplitScratchFloats(kRows, 2, 8, 128));
-    const auto tickets = ToDevice(std::vector<uint32_t>(kRows * 2));
     args.q = rows.data();
     args.q_stride = kCols;
     args.out = out.data();
@@ -266,12 +256,9 @@ TEST_F(CudaAttentionTest, FreshRowsEqualRotationBeforehand) {
     args.blocks = device_blocks.data();
     args.rows = device_singles.data();
     args.num_rows = kRows;
-    args.max_splits = 8;
     args.kv_heads = 2;
     args.group = 8;
     args.head_dim = 128;
-    args.partial = partial.data();
-    args.tickets = tickets.data();
     ASSERT_EQ(cuda::SplitAttention(args, stream()), cudaSuccess);
     results[fresh ? 1 : 0] = ToHost(out);
     caches[fresh ? 1 : 0] = ToHost(cache);
@@ -283,7 +270,7 @@ TEST_F(CudaAttentionTest, FreshRowsEqualRotationBeforehand) {
 TEST_F(CudaAttentionTest, CudnnAgreesOnPictures) {
   Sequence picture(/*past_tokens=*/70, /*block_rows=*/258, /*is_causal=*/false);
   Prepare(16, 2, 128, {picture}, 258);
-  CudnnAttention attention(*ctx_);
+  CudnnAttention attention(ctx_->cudnn());
   const auto out = Poisoned<bf16>(258 * 2048);
   PictureAttentionArgs args;
   args.q = device_q_.data();

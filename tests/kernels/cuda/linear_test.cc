@@ -4,6 +4,7 @@
 #include "common/safetensors.h"
 #include "kernels/cuda/expand_weights.h"
 #include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/gated_product.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/number_formats.h"
@@ -161,7 +162,9 @@ TEST_F(CudaLinearTest, FewRowsFuseNormActivationAndResidual) {
   std::vector<double> expected;
   for (int t = 0; t < kTokens; ++t) {
     for (int64_t r = 0; r < kRows / 2; ++r) {
-      expected.push_back(reference::Silu(product[t * kRows + r]) * product[t * kRows + kRows / 2 + r]);
+      const double* turn = product.data() + t * kRows + r / cuda::kGateUpTurn * 2 * cuda::kGateUpTurn;
+      const int64_t i = r % cuda::kGateUpTurn;
+      expected.push_back(reference::Silu(turn[i]) * turn[cuda::kGateUpTurn + i]);
     }
   }
   EXPECT_LT(RelativeError(ToHost(activated), expected), 6e-3);
@@ -175,6 +178,102 @@ TEST_F(CudaLinearTest, FewRowsFuseNormActivationAndResidual) {
   expected.clear();
   for (size_t i = 0; i < product.size(); ++i) expected.push_back(ToFloat(stream_rows[i]) + product[i]);
   EXPECT_LT(RelativeError(ToHost(residual), expected), 4e-3);
+}
+
+TEST_F(CudaLinearTest, GatedProductAgreesWithTheReferenceAndRowsDoNotDependOnEachOther) {
+  // Several groups of tiles; tokens that fill no tile.
+  constexpr int64_t kInner = 256;
+  constexpr int64_t kCols = 384;
+  constexpr int64_t kTokens = 7000;
+  if (!cuda::HasGatedProduct(kInner, kCols)) GTEST_SKIP() << "not on this device";
+  const RandomNvfp4 w(2 * kInner, kCols, 35, 0.02f, 0.2f);
+  std::vector<bf16> dense;
+  for (const float value : w.Dense()) dense.push_back(ToBf16(value));
+  const TestMatrix<bf16> x = RandomMatrix(kTokens, kCols, 0, 36);
+  const auto device_w = ToDevice(dense);
+  const auto device_x = ToDevice(x.data);
+  const auto run = [&](int64_t first, int64_t tokens) {
+    const auto y = Poisoned<bf16>((tokens + 1) * kInner);
+    cuda::GatedProductArgs args;
+    args.x = device_x.data() + first * kCols;
+    args.gate_up = device_w.data();
+    args.y = y.data();
+    args.tokens = tokens;
+    args.inner = kInner;
+    args.cols = kCols;
+    EXPECT_EQ(cuda::GatedProduct(args, stream()), cudaSuccess);
+    std::vector<bf16> got = ToHost(y);
+    for (int64_t c = 0; c < kInner; ++c)
+      EXPECT_EQ(got[tokens * kInner + c].bits, 0xffff) << "beyond the tokens";
+    got.resize(tokens * kInner);
+    return got;
+  };
+  const std::vector<bf16> got = run(0, kTokens);
+  std::vector<bf16> checked;
+  std::vector<double> expected;
+  for (const int64_t t : {0, 1, 63, 64, 127, 128, 255, 256, 3000, 6911, 6912, 6999}) {
+    const ConstMatrixView<bf16> row(x.data.data() + t * kCols, 1, kCols);
+    const std::vector<double> product = reference::Linear(row, w.Dense(), 2 * kInner, {});
+    for (int64_t c = 0; c < kInner; ++c) {
+      const double* turn = product.data() + c / cuda::kGateUpTurn * 2 * cuda::kGateUpTurn;
+      const int64_t i = c % cuda::kGateUpTurn;
+      expected.push_back(reference::Silu(turn[i]) * turn[cuda::kGateUpTurn + i]);
+      checked.push_back(got[t * kInner + c]);
+    }
+  }
+  EXPECT_LT(RelativeError(checked, expected), 6e-3);
+  for (const auto& [first, tokens] : {std::pair<int64_t, int64_t>{0, 1}, {5, 130}, {100, 516}, {6999, 1}}) {
+    const std::vector<bf16> part = run(first, tokens);
+    EXPECT_TRUE(SameBits(part.data(), got.data() + first * kInner, tokens * kInner))
+        << first << ", " << tokens;
+  }
+}
+
+TEST_F(CudaLinearTest, GatedProductOfE4m3FollowsItsDefinition) {
+  constexpr int64_t kInner = 128;
+  constexpr int64_t kCols = 512;
+  constexpr int64_t kTokens = 150;
+  if (!cuda::HasGatedProduct(kInner, kCols)) GTEST_SKIP() << "not on this device";
+  const RandomNvfp4 w(2 * kInner, kCols, 37, 0.02f, 0.2f);
+  const TestMatrix<bf16> x = RandomMatrix(kTokens, kCols, 0, 38);
+  const Fp8Weights weights = EncodeFp8Weights(w.view());
+  std::vector<uint8_t> x_bytes(kTokens * kCols);
+  std::vector<float> x_factors;
+  for (int64_t t = 0; t < kTokens; ++t) {
+    x_factors.push_back(QuantiseFp8Row(absl::MakeConstSpan(x.view().row(t), kCols),
+                                       absl::MakeSpan(x_bytes).subspan(t * kCols, kCols)));
+  }
+  const auto device_w = ToDevice(weights.bytes);
+  const auto device_w_factors = ToDevice(weights.factors);
+  const auto device_x = ToDevice(x_bytes);
+  const auto device_x_factors = ToDevice(x_factors);
+  const auto y = Poisoned<bf16>(kTokens * kInner);
+  cuda::GatedProductArgs args;
+  args.x = device_x.data();
+  args.x_factors = device_x_factors.data();
+  args.gate_up = device_w.data();
+  args.gate_up_factors = device_w_factors.data();
+  args.y = y.data();
+  args.tokens = kTokens;
+  args.inner = kInner;
+  args.cols = kCols;
+  ASSERT_EQ(cuda::GatedProduct(args, stream()), cudaSuccess);
+  const auto product = [&](int64_t t, int64_t r) {
+    double sum = 0;
+    for (int64_t c = 0; c < kCols; ++c) {
+      sum += static_cast<double>(FromE4m3(x_bytes[t * kCols + c])) * FromE4m3(weights.bytes[r * kCols + c]);
+    }
+    return sum * x_factors[t] * weights.factors[r];
+  };
+  std::vector<double> expected;
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t c = 0; c < kInner; ++c) {
+      const int64_t gate = c / cuda::kGateUpTurn * 2 * cuda::kGateUpTurn + c % cuda::kGateUpTurn;
+      expected.push_back(reference::Silu(product(t, gate)) * product(t, gate + cuda::kGateUpTurn));
+    }
+  }
+  // bf16 rounding, and sums in the tensor cores that keep about 14 bits.
+  EXPECT_LT(RelativeError(ToHost(y), expected), 8e-3);
 }
 
 TEST_F(CudaLinearTest, LargeScalesAreShiftedAndDenseWeightsServe) {
@@ -311,6 +410,36 @@ TEST_F(CudaLinearTest, Bf16MatmulHasBiasAccumulationAndF32) {
   const std::vector<double> exact = reference::Linear(x.view(), w.Dense(), kRows, {});
   const std::vector<double> magnitude = reference::LinearMagnitude(x.view(), w.Dense(), kRows);
   for (size_t i = 0; i < sums.size(); ++i) ASSERT_NEAR(sums[i], exact[i], magnitude[i] * kCols * 0x1p-23);
+}
+
+TEST_F(CudaLinearTest, PlansThatWereDroppedComeBackAlike) {
+  constexpr int64_t kRows = 64;
+  constexpr int64_t kCols = 128;
+  constexpr int64_t kTokens = MatmulPlans::kMaxPlans + 8;
+  const auto w = ToDevice(RandomVector(kRows * kCols, 65));
+  const auto x = ToDevice(RandomVector(kTokens * kCols, 66));
+  MatmulPlans plans(*ctx_);
+  const auto run = [&](int64_t tokens) {
+    const auto y = Poisoned<bf16>(tokens * kRows);
+    MatmulShape shape;
+    shape.tokens = tokens;
+    shape.rows = kRows;
+    shape.cols = kCols;
+    shape.x_stride = kCols;
+    shape.y_stride = kRows;
+    MatmulArgs args;
+    args.x = x.data();
+    args.w = w.data();
+    args.y = y.data();
+    const absl::Status status = plans.Run(shape, args);
+    EXPECT_TRUE(status.ok()) << status;
+    return ToHost(y);
+  };
+  const std::vector<bf16> first = run(70);
+  for (int64_t tokens = 1; tokens <= kTokens; ++tokens) {
+    if (tokens != 70) run(tokens);
+  }
+  EXPECT_TRUE(run(70) == first);
 }
 
 TEST_F(CudaLinearTest, Fp8MatmulFollowsItsDefinitionWhereTheDeviceHasIt) {

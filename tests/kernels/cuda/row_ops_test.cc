@@ -2,6 +2,7 @@
 // for bit.
 #include "kernels/cuda/row_ops.h"
 
+#include "kernels/cuda/few_rows_linear.h"
 #include "kernels/cuda/qk_rope.h"
 #include "kernels/quantise.h"
 #include "kernels/reference/trunk_ref.h"
@@ -96,8 +97,9 @@ TEST_F(CudaRowOpsTest, SiluMulAgreesWithTheReferenceInEveryFormat) {
     });
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < cols; ++c) {
-        const double expected =
-            reference::Silu(ToFloat(x.view().row(r)[c])) * ToFloat(x.view().row(r)[cols + c]);
+        const bf16* turn = x.view().row(r) + c / cuda::kGateUpTurn * 2 * cuda::kGateUpTurn;
+        const int64_t i = c % cuda::kGateUpTurn;
+        const double expected = reference::Silu(ToFloat(turn[i])) * ToFloat(turn[cuda::kGateUpTurn + i]);
         ASSERT_NEAR(ToFloat(y[r * cols + c]), expected, 4 * HalfUlp(expected) + 1e-9);
       }
     }

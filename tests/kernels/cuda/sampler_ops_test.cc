@@ -37,14 +37,17 @@ TEST_F(CudaSamplerTest, GuidanceAndEulerRoundAsTheSamplerDoes) {
   const auto device_unconditional = ToDevice(unconditional);
   const auto device_latents = ToDevice(latents);
   const auto scratch = Poisoned<double>(2 * cuda::kNormBlocks);
-  const auto dt = ToDevice(std::vector<float>{0.01234f});
+  cuda::StepScalars scalars;
+  scalars.dt = 0.01234f;
+  const auto device_scalars = ToDevice(std::vector<cuda::StepScalars>{scalars});
   ASSERT_EQ(cuda::ApplyGuidance(4.0f, device_unconditional.data(), kValues, device_velocity.data(),
                                 scratch.data(), stream()),
             cudaSuccess);
-  ASSERT_EQ(cuda::EulerStep(device_velocity.data(), dt.data(), kValues, device_latents.data(), stream()),
+  ASSERT_EQ(cuda::EulerStep(device_velocity.data(), device_scalars.data(), kValues, device_latents.data(),
+                            stream()),
             cudaSuccess);
   const auto clean = Poisoned<float>(kValues);
-  ASSERT_EQ(cuda::EstimateClean(device_latents.data(), device_velocity.data(), dt.data(), kValues,
+  ASSERT_EQ(cuda::EstimateClean(device_latents.data(), device_velocity.data(), scalars.dt, kValues,
                                 clean.data(), stream()),
             cudaSuccess);
   const std::vector<bf16> got_velocity = ToHost(device_velocity);
@@ -96,16 +99,18 @@ TEST_F(CudaSamplerTest, TokensAreGatheredAndLatentsGetTimeAndPlace) {
   constexpr int64_t kPart = 20;  // 64 / 3, rounded down to even
   const std::vector<bf16> by_position = RandomVector(kSide * kPart, 7);
   const std::vector<bf16> by_position_w = RandomVector(kSide * (kCols - 2 * kPart), 8);
-  const std::vector<bf16> time = RandomVector(kCols, 9);
+  const std::vector<bf16> times = RandomVector(3 * kCols, 9);
+  const bf16* const time = times.data() + 2 * kCols;
   constexpr int64_t kWidth = 5;  // wider than the table: column 4 spills into the next line
   const std::vector<bf16> x = RandomVector(3 * kWidth * kCols, 10);
   const auto device_x = ToDevice(x);
   const auto device_by_position = ToDevice(by_position);
   const auto device_by_position_w = ToDevice(by_position_w);
-  const auto device_time = ToDevice(time);
+  const auto device_times = ToDevice(times);
+  const auto step = ToDevice(std::vector<int32_t>{2});
   const cuda::PositionTable positions = {device_by_position.data(), device_by_position_w.data(), kSide,
                                          kPart};
-  ASSERT_EQ(cuda::AddTimeAndPosition(device_time.data(), positions, 3 * kWidth, kWidth, kCols,
+  ASSERT_EQ(cuda::AddTimeAndPosition(device_times.data(), step.data(), positions, 3 * kWidth, kWidth, kCols,
                                      device_x.data(), stream()),
             cudaSuccess);
   const std::vector<bf16> sum = ToHost(device_x);
