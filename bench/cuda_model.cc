@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -17,8 +19,10 @@
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/embedding.h"
 #include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/host_array.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/sampler_ops.h"
+#include "worker/cuda/cuda_graphs.h"
 #include "worker/cuda/cuda_pass.h"
 #include "worker/cuda/cuda_trunk.h"
 #include "worker/cuda/cuda_vae_decoder.h"
@@ -60,6 +64,7 @@ class ModelBench {
                                  Milliseconds(start) * 1e-3);
     LANCET_ASSIGN_OR_RETURN(bench->trunk_, CudaTrunk::Create(*bench->ctx_, config, std::move(weights),
                                                              products, 2 * (kMaxLatents + 2), 64));
+    bench->graphs_.emplace(*bench->ctx_, /*limit=*/16, kTimeout);
     const auto vae = RandomModel::VaeDecoder();
     VaeDecoderOptions vae_options;
     vae_options.max_latents = kMaxLatents;
@@ -77,14 +82,10 @@ class ModelBench {
       noise[i] = ToBf16(static_cast<float>(i * 2654435761u % 4001) * 0.001f - 2.0f);
     LANCET_ASSIGN_OR_RETURN(bench->latents_, DeviceArray<bf16>::CopyOf(noise, ctx.stream()));
     LANCET_ASSIGN_OR_RETURN(bench->velocity_, DeviceArray<bf16>::Create(2 * values));
-    LANCET_ASSIGN_OR_RETURN(bench->normed_, DeviceArray<bf16>::Create(kMaxLatents * config.hidden_size));
+    LANCET_ASSIGN_OR_RETURN(bench->normed_, DeviceArray<bf16>::Create(2 * kMaxLatents * config.hidden_size));
     LANCET_ASSIGN_OR_RETURN(
         bench->time_,
         DeviceArray<bf16>::CopyOf(absl::MakeConstSpan(noise).subspan(0, config.hidden_size), ctx.stream()));
-    const std::vector<int32_t> ids(4096, 7);
-    LANCET_ASSIGN_OR_RETURN(bench->ids_, DeviceArray<int32_t>::CopyOf(ids, ctx.stream()));
-    const std::vector<float> dt = {0.01f};
-    LANCET_ASSIGN_OR_RETURN(bench->dt_, DeviceArray<float>::CopyOf(dt, ctx.stream()));
     LANCET_ASSIGN_OR_RETURN(bench->norms_, DeviceArray<double>::Create(2 * cuda::kNormBlocks));
     LANCET_ASSIGN_OR_RETURN(bench->clean_, DeviceArray<float>::Create(values));
     LANCET_ASSIGN_OR_RETURN(bench->logits_, DeviceArray<bf16>::Create(8 * config.vocab_size));
@@ -95,9 +96,24 @@ class ModelBench {
   }
 
   absl::Status Run() {
-    for (const int64_t side : {256, 768, 1024}) LANCET_RETURN_IF_ERROR(Picture(side / kPixelsPerLatent));
-    for (const int sequences : {1, 8}) LANCET_RETURN_IF_ERROR(Answers(sequences));
-    return absl::OkStatus();
+    LANCET_RETURN_IF_ERROR(Pictures());
+    for (const int sequences : {1, 2, 4, 8}) LANCET_RETURN_IF_ERROR(Answers(sequences));
+    if (!options_.compare) return absl::OkStatus();
+    CudaTrunkChoices choices;
+    choices.gated_product = false;
+    std::cout << "without the gated product\n";
+    trunk_->set_choices(choices);
+    LANCET_RETURN_IF_ERROR(Pictures());
+    choices = {};
+    choices.side_streams = false;
+    std::cout << "without side streams\n";
+    trunk_->set_choices(choices);
+    LANCET_RETURN_IF_ERROR(Pictures());
+    trunk_->set_choices({});
+    std::cout << "without graphs\n";
+    replay_ = false;
+    LANCET_RETURN_IF_ERROR(Pictures());
+    return Answers(1);
   }
 
  private:
@@ -117,9 +133,25 @@ class ModelBench {
     return positions;
   }
 
+  absl::Status Prepare(const CudaPass& pass) {
+    const std::vector<int32_t> ids(pass.und_rows(), 7);
+    cuda::StepScalars scalars;
+    scalars.dt = 0.01f;
+    return trunk_->Prepare(pass, {ids, {&scalars, 1}}, kTimeout);
+  }
+
+  // By replaying a captured graph, once there is one.
+  absl::Status Run(int64_t what, absl::FunctionRef<absl::Status()> enqueue) {
+    if (!replay_) return enqueue();
+    CudaGraphs::Key key;
+    trunk_->AppendShape(key);
+    key.push_back(what);
+    return graphs_->Run(key, enqueue);
+  }
+
   absl::Status Embed(int64_t und_rows) {
-    return CudaStatus(cuda::GatherRows(trunk_->weights().embed_tokens.data(), ids_.data(), und_rows,
-                                       config_.hidden_size, trunk_->stream_rows(), ctx_->stream()),
+    return CudaStatus(cuda::GatherRows(trunk_->weights().embed_tokens.data(), trunk_->tables().ids(),
+                                       und_rows, config_.hidden_size, trunk_->stream_rows(), ctx_->stream()),
                       "embedding");
   }
 
@@ -131,36 +163,40 @@ class ModelBench {
     const Positions positions = Line(n + 2);
     pass.AddLatents(&conditional, positions, /*append=*/false);
     if (unconditional != nullptr) pass.AddLatents(unconditional, positions, /*append=*/false);
-    LANCET_RETURN_IF_ERROR(trunk_->Prepare(pass, 1024));
-    LANCET_RETURN_IF_ERROR(Embed(pass.und_rows()));
-    bf16* const gen = trunk_->stream_rows(pass.und_rows());
-    LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().vae2llm, latents_.data(), n, gen));
-    LANCET_CUDA_RETURN_IF_ERROR(
-        cuda::AddTimeAndPosition(time_.data(), positions_, n, side, hidden, gen, ctx_->stream()));
-    const int copies = unconditional != nullptr ? 2 : 1;
-    if (copies == 2) {
-      LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(gen + n * hidden, gen,
-                                                  static_cast<size_t>(n * hidden) * sizeof(bf16),
-                                                  cudaMemcpyDeviceToDevice, ctx_->stream()));
-    }
-    LANCET_RETURN_IF_ERROR(trunk_->Forward(pass));
-    for (int k = 0; k < copies; ++k) {
+    LANCET_RETURN_IF_ERROR(Prepare(pass));
+    return Run(side, [&]() -> absl::Status {
+      LANCET_RETURN_IF_ERROR(Embed(pass.und_rows()));
+      bf16* const gen = trunk_->stream_rows(pass.und_rows());
+      const cuda::StepScalars* const scalars = trunk_->tables().scalars();
+      LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().vae2llm, latents_.data(), n, gen));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::AddTimeAndPosition(time_.data(), &scalars->step, positions_, n, side,
+                                                           hidden, gen, ctx_->stream()));
+      const bool guided = unconditional != nullptr;
+      if (guided) {
+        LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(gen + n * hidden, gen,
+                                                    static_cast<size_t>(n * hidden) * sizeof(bf16),
+                                                    cudaMemcpyDeviceToDevice, ctx_->stream()));
+      }
+      LANCET_RETURN_IF_ERROR(trunk_->Forward(pass));
       cuda::RowOutput output;
       output.bf16_rows = normed_.data();
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(gen + k * n * hidden, hidden,
-                                                trunk_->weights().gen_norm.data(), 1e-6f, n, hidden, output,
-                                                ctx_->stream()));
-      LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n,
-                                           velocity_.data() + k * n * kLatentChannels));
-    }
-    const int64_t values = n * kLatentChannels;
-    if (copies == 2) {
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(4.0f, velocity_.data() + values, values,
-                                                      velocity_.data(), norms_.data(), ctx_->stream()));
-    }
-    LANCET_CUDA_RETURN_IF_ERROR(
-        cuda::EulerStep(velocity_.data(), dt_.data(), values, latents_.data(), ctx_->stream()));
-    return ctx_->Wait(kTimeout);
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(gen, hidden, trunk_->weights().gen_norm.data(), 1e-6f,
+                                                pass.gen_rows(), hidden, output, ctx_->stream()));
+      LANCET_RETURN_IF_ERROR(
+          trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), pass.gen_rows(), velocity_.data()));
+      const int64_t values = n * kLatentChannels;
+      if (guided) {
+        LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(4.0f, velocity_.data() + values, values,
+                                                        velocity_.data(), norms_.data(), ctx_->stream()));
+      }
+      return CudaStatus(cuda::EulerStep(velocity_.data(), scalars, values, latents_.data(), ctx_->stream()),
+                        "Euler step");
+    });
+  }
+
+  absl::Status Pictures() {
+    for (const int64_t side : {256, 768, 1024}) LANCET_RETURN_IF_ERROR(Picture(side / kPixelsPerLatent));
+    return absl::OkStatus();
   }
 
   absl::Status Picture(int64_t side) {
@@ -178,17 +214,23 @@ class ModelBench {
       CudaPass prefill;
       prefill.AddText(&conditional, Line(kPrefix), 0, kPrefix);
       prefill.AddText(&unconditional, Line(kPrefix), 0, kPrefix);
-      LANCET_RETURN_IF_ERROR(trunk_->Prepare(prefill, 1024));
+      LANCET_RETURN_IF_ERROR(Prepare(prefill));
       LANCET_RETURN_IF_ERROR(Embed(prefill.und_rows()));
       LANCET_RETURN_IF_ERROR(trunk_->Forward(prefill));
-      LANCET_RETURN_IF_ERROR(ctx_->Wait(kTimeout));
       prefill.AdvanceCaches();
-      for (int step = 0; step < kGuidedSteps + kPlainSteps; ++step) {
-        const absl::Time begin = absl::Now();
-        LANCET_RETURN_IF_ERROR(Step(side, conditional, step < kGuidedSteps ? &unconditional : nullptr));
-        // The first picture makes plans.
-        if (repetition > 0 && step < kGuidedSteps) pairs.push_back(Milliseconds(begin));
+      // The engine waits for no step; the two waits here are for the clock.
+      LANCET_RETURN_IF_ERROR(ctx_->Wait(kTimeout));
+      const absl::Time loop = absl::Now();
+      for (int step = 0; step < kGuidedSteps; ++step) {
+        LANCET_RETURN_IF_ERROR(Step(side, conditional, &unconditional));
       }
+      LANCET_RETURN_IF_ERROR(ctx_->Wait(kTimeout));
+      // The first picture makes plans and graphs.
+      if (repetition > 0) pairs.push_back(Milliseconds(loop) / kGuidedSteps);
+      for (int step = 0; step < kPlainSteps; ++step) {
+        LANCET_RETURN_IF_ERROR(Step(side, conditional, nullptr));
+      }
+      LANCET_RETURN_IF_ERROR(ctx_->Wait(kTimeout));
       const absl::Time decode = absl::Now();
       LANCET_CUDA_RETURN_IF_ERROR(
           cudaMemsetAsync(clean_.data(), 0, static_cast<size_t>(clean_.bytes()), ctx_->stream()));
@@ -224,13 +266,13 @@ class ModelBench {
           ctx_->stream()));
       caches.back().Advance(kKeys);
     }
-    CudaHandle<cudaGraphExec_t, cudaGraphExecDestroy> graph;
+    LANCET_ASSIGN_OR_RETURN(const auto ids, HostArray<int32_t>::Create(sequences));
     std::vector<double> times;
     for (int token = 0; token < 200; ++token) {
       const absl::Time begin = absl::Now();
       CudaPass pass;
       for (CudaKvCache& cache : caches) pass.AddAnswer(&cache, static_cast<int32_t>(kKeys + token));
-      LANCET_RETURN_IF_ERROR(trunk_->Prepare(pass, 1024));
+      LANCET_RETURN_IF_ERROR(Prepare(pass));
       const auto enqueue = [&]() -> absl::Status {
         LANCET_RETURN_IF_ERROR(Embed(sequences));
         LANCET_RETURN_IF_ERROR(trunk_->Forward(pass));
@@ -250,20 +292,9 @@ class ModelBench {
                                        picked_.data(), ctx_->stream()),
                           "argmax");
       };
-      if (token == 0) {
-        LANCET_RETURN_IF_ERROR(enqueue());
-        LANCET_CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(ctx_->stream(), cudaStreamCaptureModeThreadLocal));
-        const absl::Status status = enqueue();
-        cudaGraph_t captured = nullptr;
-        LANCET_CUDA_RETURN_IF_ERROR(cudaStreamEndCapture(ctx_->stream(), &captured));
-        const CudaHandle<cudaGraph_t, cudaGraphDestroy> owned(captured);
-        LANCET_RETURN_IF_ERROR(status);
-        LANCET_CUDA_RETURN_IF_ERROR(cudaGraphInstantiate(graph.receive(), captured, 0));
-      } else {
-        LANCET_CUDA_RETURN_IF_ERROR(cudaGraphLaunch(graph.get(), ctx_->stream()));
-      }
-      std::vector<int32_t> ids(sequences);
-      LANCET_RETURN_IF_ERROR(picked_.CopyTo(absl::MakeSpan(ids), ctx_->stream()));
+      LANCET_RETURN_IF_ERROR(Run(-sequences, enqueue));
+      LANCET_RETURN_IF_ERROR(
+          picked_.CopyTo(absl::MakeSpan(ids.data(), static_cast<size_t>(sequences)), ctx_->stream()));
       LANCET_RETURN_IF_ERROR(ctx_->Wait(kTimeout));
       pass.AdvanceCaches();
       if (token > 20) times.push_back(Milliseconds(begin));
@@ -280,14 +311,16 @@ class ModelBench {
   }
 
   CudaModelBenchOptions options_;
+  bool replay_ = true;
   ModelConfig config_;
   std::unique_ptr<CudaContext> ctx_;
   std::unique_ptr<CudaTrunk> trunk_;
+  std::optional<CudaGraphs> graphs_;
   std::unique_ptr<CudaVaeDecoder> vae_;
   DeviceArray<bf16> table_, table_w_, latents_, velocity_, normed_, time_, logits_;
   cuda::PositionTable positions_;
-  DeviceArray<int32_t> ids_, picked_;
-  DeviceArray<float> dt_, clean_;
+  DeviceArray<int32_t> picked_;
+  DeviceArray<float> clean_;
   DeviceArray<double> norms_;
   DeviceArray<cuda::ArgmaxPair> best_;
 };

@@ -7,7 +7,8 @@
 namespace lancet {
 
 struct CudaModelBenchOptions {
-  bool fp8 = false;  // w4a8 instead of w4a16
+  bool fp8 = false;      // w4a8 instead of w4a16
+  bool compare = false;  // also without each of the things that make it fast
   int repetitions = 3;
 };
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "common/model_config.h"
 #include "common/status_macros.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/expand_weights.h"
@@ -24,15 +25,26 @@ struct Stacked {
   float largest_scale = 0;
 };
 
-Stacked Stack(absl::Span<const Nvfp4MatrixView> parts, int64_t cols) {
+void AppendRow(const Nvfp4MatrixView& part, int64_t r, Stacked& stacked) {
+  const uint8_t* codes = part.codes + r * part.codes_stride;
+  stacked.codes.insert(stacked.codes.end(), codes, codes + part.cols / 2);
+  const bf16* scales = part.scales + r * part.scales_stride;
+  stacked.scales.insert(stacked.scales.end(), scales, scales + part.cols / kNvfp4Block);
+}
+
+// `turn`: rows of a part before the next part's; 0: all.
+Stacked Stack(absl::Span<const Nvfp4MatrixView> parts, int64_t turn) {
   Stacked stacked;
-  for (const Nvfp4MatrixView& part : parts) {
-    stacked.rows += part.rows;
-    for (int64_t r = 0; r < part.rows; ++r) {
-      const uint8_t* codes = part.codes + r * part.codes_stride;
-      stacked.codes.insert(stacked.codes.end(), codes, codes + cols / 2);
-      const bf16* scales = part.scales + r * part.scales_stride;
-      stacked.scales.insert(stacked.scales.end(), scales, scales + cols / 16);
+  for (const Nvfp4MatrixView& part : parts) stacked.rows += part.rows;
+  if (turn == 0) {
+    for (const Nvfp4MatrixView& part : parts) {
+      for (int64_t r = 0; r < part.rows; ++r) AppendRow(part, r, stacked);
+    }
+  } else {
+    for (int64_t first = 0; first < parts[0].rows; first += turn) {
+      for (const Nvfp4MatrixView& part : parts) {
+        for (int64_t r = first; r < first + turn; ++r) AppendRow(part, r, stacked);
+      }
     }
   }
   for (const bf16 scale : stacked.scales) {
@@ -52,7 +64,16 @@ absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span
     return absl::InvalidArgumentError(absl::StrCat(
         "a Linear of ", linear.cols_, " inputs; expected a multiple of 16, at most ", cuda::kMaxFewRowsCols));
   }
-  const Stacked stacked = Stack(parts, linear.cols_);
+  for (const Nvfp4MatrixView& part : parts) {
+    if (part.cols == linear.cols_ &&
+        (!forms.in_turns || (part.rows == parts[0].rows && part.rows % cuda::kGateUpTurn == 0))) {
+      continue;
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a part of [", part.rows, ", ", part.cols, "] in a Linear whose first part is [", parts[0].rows, ", ",
+        linear.cols_, forms.in_turns ? "]; parts in turns have equal rows, a multiple of 8" : "]"));
+  }
+  const Stacked stacked = Stack(parts, forms.in_turns ? cuda::kGateUpTurn : 0);
   linear.rows_ = stacked.rows;
   const cudaStream_t stream = ctx.stream();
   LANCET_ASSIGN_OR_RETURN(const auto codes, DeviceArray<uint8_t>::CopyOf(stacked.codes, stream));

@@ -15,6 +15,7 @@
 namespace lancet {
 
 struct CudaLinearForms {
+  bool in_turns = false;  // rows of the two parts in turns of kGateUpTurn instead of one part after the other
   bool few_rows = false;  // panels of NVFP4, for up to eight rows at a time
   bool bf16 = false;      // expanded, for many rows
   bool fp8 = false;       // E4M3 with a factor per output row, for many rows of E4M3 activations
@@ -23,8 +24,8 @@ struct CudaLinearForms {
 
 class CudaLinear {
  public:
-  // Stacks `parts` by rows (all with the same cols). Copies to the device and waits, so that the views may go
-  // away.
+  // Stacks `parts` by rows (all with the same cols). InvalidArgument for sizes that no form has. Copies to
+  // the device and waits, so that the views may go away.
   static absl::StatusOr<CudaLinear> Create(const CudaContext& ctx, absl::Span<const Nvfp4MatrixView> parts,
                                            absl::Span<const bf16> bias, const CudaLinearForms& forms);
 

@@ -1,6 +1,7 @@
 #include "worker/cuda/cuda_pass.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -89,76 +90,128 @@ void CudaPass::AdvanceCaches() const {
   }
 }
 
+CudaPassTables::Layout CudaPassTables::LayOut(int64_t rows, int64_t blocks, int64_t tiles,
+                                              int64_t single_rows, int64_t ids, int64_t scalars) {
+  Layout layout;
+  const auto take = [&](int64_t count, size_t size) {
+    const int64_t at = layout.bytes;
+    layout.bytes += (count * static_cast<int64_t>(size) + 15) / 16 * 16;
+    return at;
+  };
+  layout.positions = take(3 * rows, sizeof(int32_t));
+  layout.wide = take(rows, sizeof(uint8_t));
+  layout.slots = take(rows, sizeof(cuda::KvSlot));
+  layout.blocks = take(blocks, sizeof(cuda::AttentionBlock));
+  layout.tiles = take(tiles, sizeof(cuda::AttentionTile));
+  layout.single_rows = take(single_rows, sizeof(cuda::AttentionRow));
+  layout.ids = take(ids, sizeof(int32_t));
+  layout.scalars = take(scalars, sizeof(cuda::StepScalars));
+  return layout;
+}
+
 absl::StatusOr<CudaPassTables> CudaPassTables::Create(int64_t max_rows, int64_t max_blocks) {
   CudaPassTables tables;
   tables.max_rows_ = max_rows;
   tables.max_blocks_ = max_blocks;
-  LANCET_ASSIGN_OR_RETURN(tables.positions_, DeviceArray<int32_t>::Create(3 * max_rows));
-  LANCET_ASSIGN_OR_RETURN(tables.wide_, DeviceArray<uint8_t>::Create(max_rows));
-  LANCET_ASSIGN_OR_RETURN(tables.slots_, DeviceArray<cuda::KvSlot>::Create(max_rows));
-  LANCET_ASSIGN_OR_RETURN(tables.blocks_, DeviceArray<cuda::AttentionBlock>::Create(max_blocks));
-  LANCET_ASSIGN_OR_RETURN(
-      tables.tiles_, DeviceArray<cuda::AttentionTile>::Create(max_blocks + max_rows / cuda::kQueryTile + 1));
-  LANCET_ASSIGN_OR_RETURN(tables.single_rows_, DeviceArray<cuda::AttentionRow>::Create(2 * max_blocks));
-  tables.host_positions_.resize(3 * max_rows);
+  const int64_t bytes = LayOut(max_rows, max_blocks, max_blocks + max_rows / cuda::kQueryTile + 1,
+                               2 * max_blocks, max_rows, max_blocks)
+                            .bytes;
+  LANCET_ASSIGN_OR_RETURN(tables.device_, DeviceArray<uint8_t>::Create(bytes));
+  for (int i = 0; i < kPassesInFlight; ++i) {
+    Staging& staging = tables.staging_.emplace_back();
+    LANCET_ASSIGN_OR_RETURN(staging.bytes, HostArray<uint8_t>::Create(bytes));
+    LANCET_CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(staging.copied.receive(), cudaEventDisableTiming));
+  }
   return tables;
 }
 
-absl::Status CudaPassTables::Upload(const CudaPass& pass, cudaStream_t stream) {
-  if (pass.rows() > max_rows_ || static_cast<int64_t>(pass.blocks_.size()) > max_blocks_) {
-    return absl::ResourceExhaustedError(absl::StrCat("a pass of ", pass.rows(), " rows in ",
-                                                     pass.blocks_.size(), " blocks; there is room for ",
-                                                     max_rows_, " in ", max_blocks_));
-  }
-  host_wide_.clear();
-  host_slots_.clear();
-  host_blocks_.clear();
-  host_tiles_.clear();
-  host_single_rows_.clear();
+void CudaPassTables::List(const CudaPass& pass) {
+  blocks_.clear();
+  tiles_.clear();
+  single_rows_.clear();
   large_blocks_.clear();
-  max_keys_ = 0;
   std::vector<cuda::AttentionTile> large_tiles;
-  int64_t row = 0;
-  for (const CudaPass::Section* section : {&pass.few_, &pass.many_, &pass.gen_}) {
-    std::copy(section->positions.t.begin(), section->positions.t.end(), host_positions_.begin() + row);
-    std::copy(section->positions.h.begin(), section->positions.h.end(),
-              host_positions_.begin() + max_rows_ + row);
-    std::copy(section->positions.w.begin(), section->positions.w.end(),
-              host_positions_.begin() + 2 * max_rows_ + row);
-    row += section->count();
-    host_wide_.insert(host_wide_.end(), section->wide.begin(), section->wide.end());
-    host_slots_.insert(host_slots_.end(), section->slots.begin(), section->slots.end());
-  }
   for (const CudaPass::Block& block : pass.blocks_) {
-    const int32_t index = static_cast<int32_t>(host_blocks_.size());
+    const int32_t index = static_cast<int32_t>(blocks_.size());
     cuda::AttentionBlock args = block.args;
     if (block.section == &pass.many_) args.first_row += static_cast<int32_t>(pass.few_rows());
     if (block.section == &pass.gen_) args.first_row += static_cast<int32_t>(pass.und_rows());
-    host_blocks_.push_back(args);
+    blocks_.push_back(args);
     if (block.single_rows) {
-      for (int32_t i = 0; i < args.num_rows; ++i) host_single_rows_.push_back({index, i});
-      max_keys_ = std::max(max_keys_, args.num_keys);
+      for (int32_t i = 0; i < args.num_rows; ++i) single_rows_.push_back({index, i});
       continue;
     }
     const bool large = block.section == &pass.gen_ && args.num_rows >= kLargeBlockRows;
     if (large) large_blocks_.push_back(args);
     for (int32_t first = 0; first < args.num_rows; first += cuda::kQueryTile) {
-      (large ? large_tiles : host_tiles_).push_back({index, first});
+      (large ? large_tiles : tiles_).push_back({index, first});
     }
   }
-  only_answers_ = std::all_of(host_blocks_.begin(), host_blocks_.end(),
+  only_answers_ = std::all_of(blocks_.begin(), blocks_.end(),
                               [](const cuda::AttentionBlock& block) {
                                 return block.num_rows == 1 && block.causal != 0;
                               }) &&
-                  host_single_rows_.size() == host_blocks_.size();
-  num_small_tiles_ = static_cast<int>(host_tiles_.size());
-  host_tiles_.insert(host_tiles_.end(), large_tiles.begin(), large_tiles.end());
-  LANCET_RETURN_IF_ERROR(positions_.CopyFrom(host_positions_, stream));
-  LANCET_RETURN_IF_ERROR(wide_.CopyFrom(host_wide_, stream));
-  LANCET_RETURN_IF_ERROR(slots_.CopyFrom(host_slots_, stream));
-  LANCET_RETURN_IF_ERROR(blocks_.CopyFrom(host_blocks_, stream));
-  LANCET_RETURN_IF_ERROR(tiles_.CopyFrom(host_tiles_, stream));
-  return single_rows_.CopyFrom(host_single_rows_, stream);
+                  single_rows_.size() == blocks_.size();
+  num_small_tiles_ = static_cast<int>(tiles_.size());
+  tiles_.insert(tiles_.end(), large_tiles.begin(), large_tiles.end());
+}
+
+absl::Status CudaPassTables::Upload(const CudaPass& pass, const CudaPassInputs& inputs,
+                                    absl::Duration timeout, cudaStream_t stream) {
+  const int64_t num_ids = static_cast<int64_t>(inputs.ids.size());
+  const int64_t num_scalars = static_cast<int64_t>(inputs.scalars.size());
+  if (pass.rows() > max_rows_ || static_cast<int64_t>(pass.blocks_.size()) > max_blocks_ ||
+      num_ids > max_rows_ || num_scalars > max_blocks_) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a pass of ", pass.rows(), " rows in ", pass.blocks_.size(), " blocks with ", num_ids, " ids and ",
+        num_scalars, " pictures; there is room for ", max_rows_, " in ", max_blocks_));
+  }
+  List(pass);
+  rows_ = pass.rows();
+  layout_ = LayOut(rows_, static_cast<int64_t>(blocks_.size()), static_cast<int64_t>(tiles_.size()),
+                   static_cast<int64_t>(single_rows_.size()), num_ids, num_scalars);
+  Staging& staging = staging_[next_staging_];
+  next_staging_ = (next_staging_ + 1) % staging_.size();
+  LANCET_RETURN_IF_ERROR(WaitForEvent(staging.copied.get(), timeout));
+  uint8_t* const host = staging.bytes.data();
+  const auto put = [&](int64_t offset, const auto& values) {
+    if (!values.empty()) std::memcpy(host + offset, values.data(), values.size() * sizeof(values[0]));
+    return offset + static_cast<int64_t>(values.size() * sizeof(values[0]));
+  };
+  const CudaPass::Section* const sections[] = {&pass.few_, &pass.many_, &pass.gen_};
+  int64_t at = layout_.positions;
+  for (const auto axis : {&Positions::t, &Positions::h, &Positions::w}) {
+    for (const CudaPass::Section* section : sections) at = put(at, section->positions.*axis);
+  }
+  at = layout_.wide;
+  for (const CudaPass::Section* section : sections) at = put(at, section->wide);
+  at = layout_.slots;
+  for (const CudaPass::Section* section : sections) at = put(at, section->slots);
+  put(layout_.blocks, blocks_);
+  put(layout_.tiles, tiles_);
+  put(layout_.single_rows, single_rows_);
+  put(layout_.ids, inputs.ids);
+  put(layout_.scalars, inputs.scalars);
+  LANCET_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(device_.data(), host, static_cast<size_t>(layout_.bytes),
+                                              cudaMemcpyHostToDevice, stream));
+  return CudaStatus(cudaEventRecord(staging.copied.get(), stream), "cudaEventRecord");
+}
+
+void CudaPassTables::AppendShape(std::vector<int64_t>& key) const {
+  for (const int64_t number :
+       {rows_, static_cast<int64_t>(blocks_.size()), static_cast<int64_t>(tiles_.size()),
+        int64_t{num_small_tiles_}, static_cast<int64_t>(single_rows_.size()), layout_.bytes,
+        static_cast<int64_t>(only_answers_)}) {
+    key.push_back(number);
+  }
+  // Kernels of libraries get these by value; all others read them from the tables.
+  for (const cuda::AttentionBlock& block : large_blocks_) {
+    for (const int64_t number :
+         {static_cast<int64_t>(reinterpret_cast<intptr_t>(block.base)), block.layer_stride, block.v_offset,
+          block.kv_stride, int64_t{block.first_row}, int64_t{block.num_rows}, int64_t{block.num_keys}}) {
+      key.push_back(number);
+    }
+  }
 }
 
 }  // namespace lancet

@@ -14,10 +14,15 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "common/request_plan.h"
 #include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/cuda_handle.h"
 #include "kernels/cuda/device_array.h"
 #include "kernels/cuda/flash_attention.h"
+#include "kernels/cuda/host_array.h"
+#include "kernels/cuda/sampler_ops.h"
 #include "kernels/cuda/split_attention.h"
 #include "worker/cuda/cuda_kv_cache.h"
 
@@ -81,53 +86,78 @@ class CudaPass {
   std::vector<Growth> growth_;
 };
 
-// A pass as the kernels read it. The memory is taken once; addresses do not change from pass to pass.
+// What else a pass reads, for the caller's kernels.
+struct CudaPassInputs {
+  absl::Span<const int32_t> ids;                // token ids of the und rows
+  absl::Span<const cuda::StepScalars> scalars;  // of the pictures in the pass
+};
+
+// A pass as the kernels read it, in one piece of memory that is taken once and laid out by the pass's counts:
+// passes of equal counts lie at equal addresses.
 class CudaPassTables {
  public:
   static absl::StatusOr<CudaPassTables> Create(int64_t max_rows, int64_t max_blocks);
 
-  // Enqueues copies; the pass may change afterwards, but no other may be uploaded before the stream has
-  // passed this one. ResourceExhausted beyond the sizes given to Create.
-  absl::Status Upload(const CudaPass& pass, cudaStream_t stream);
+  // Enqueues one copy; the pass may change afterwards. Waits, until `timeout`, while kPassesInFlight uploads
+  // before this one are on their way. ResourceExhausted beyond the sizes given to Create, DeadlineExceeded.
+  absl::Status Upload(const CudaPass& pass, const CudaPassInputs& inputs, absl::Duration timeout,
+                      cudaStream_t stream);
 
-  const int32_t* t() const { return positions_.data(); }
-  const int32_t* h() const { return positions_.data() + max_rows_; }
-  const int32_t* w() const { return positions_.data() + 2 * max_rows_; }
-  const uint8_t* wide() const { return wide_.data(); }
-  const cuda::KvSlot* slots() const { return slots_.data(); }
-  const cuda::AttentionBlock* blocks() const { return blocks_.data(); }
-  const cuda::AttentionTile* tiles() const { return tiles_.data(); }
-  const cuda::AttentionRow* single_rows() const { return single_rows_.data(); }
+  const int32_t* t() const { return At<int32_t>(layout_.positions); }
+  const int32_t* h() const { return t() + rows_; }
+  const int32_t* w() const { return t() + 2 * rows_; }
+  const uint8_t* wide() const { return At<uint8_t>(layout_.wide); }
+  const cuda::KvSlot* slots() const { return At<cuda::KvSlot>(layout_.slots); }
+  const cuda::AttentionBlock* blocks() const { return At<cuda::AttentionBlock>(layout_.blocks); }
+  const cuda::AttentionTile* tiles() const { return At<cuda::AttentionTile>(layout_.tiles); }
+  const cuda::AttentionRow* single_rows() const { return At<cuda::AttentionRow>(layout_.single_rows); }
+  const int32_t* ids() const { return At<int32_t>(layout_.ids); }
+  const cuda::StepScalars* scalars() const { return At<cuda::StepScalars>(layout_.scalars); }
 
   // Of the last upload. Large blocks are those of at least kLargeBlockRows latents; their tiles come last.
-  int num_tiles() const { return static_cast<int>(host_tiles_.size()); }
+  int num_tiles() const { return static_cast<int>(tiles_.size()); }
   int num_small_tiles() const { return num_small_tiles_; }
   const std::vector<cuda::AttentionBlock>& large_blocks() const { return large_blocks_; }
-  int num_single_rows() const { return static_cast<int>(host_single_rows_.size()); }
-  int max_keys() const { return max_keys_; }  // of a single row
+  int num_single_rows() const { return static_cast<int>(single_rows_.size()); }
   // Every row is the only one of its block.
   bool only_answers() const { return only_answers_; }
 
+  // Appends what decides the launches of a pass beside the addresses of its caller's memory: equal shapes,
+  // equal launches.
+  void AppendShape(std::vector<int64_t>& key) const;
+
  private:
+  static constexpr int kPassesInFlight = 3;
+  // Byte offsets.
+  struct Layout {
+    int64_t positions = 0, wide = 0, slots = 0, blocks = 0, tiles = 0, single_rows = 0, ids = 0, scalars = 0;
+    int64_t bytes = 0;
+  };
+  struct Staging {
+    HostArray<uint8_t> bytes;
+    CudaHandle<cudaEvent_t, cudaEventDestroy> copied;
+  };
+  template <typename T>
+  const T* At(int64_t offset) const {
+    return reinterpret_cast<const T*>(device_.data() + offset);
+  }
+  void List(const CudaPass& pass);
+  static Layout LayOut(int64_t rows, int64_t blocks, int64_t tiles, int64_t single_rows, int64_t ids,
+                       int64_t scalars);
+
   int64_t max_rows_ = 0;
   int64_t max_blocks_ = 0;
-  DeviceArray<int32_t> positions_;  // [3, max_rows]
-  DeviceArray<uint8_t> wide_;
-  DeviceArray<cuda::KvSlot> slots_;
-  DeviceArray<cuda::AttentionBlock> blocks_;
-  DeviceArray<cuda::AttentionTile> tiles_;
-  DeviceArray<cuda::AttentionRow> single_rows_;
-  int max_keys_ = 0;
+  DeviceArray<uint8_t> device_;
+  std::vector<Staging> staging_;
+  size_t next_staging_ = 0;
+  Layout layout_;
+  int64_t rows_ = 0;
   bool only_answers_ = false;
   int num_small_tiles_ = 0;
+  std::vector<cuda::AttentionBlock> blocks_;
+  std::vector<cuda::AttentionTile> tiles_;
+  std::vector<cuda::AttentionRow> single_rows_;
   std::vector<cuda::AttentionBlock> large_blocks_;
-
-  std::vector<int32_t> host_positions_;
-  std::vector<uint8_t> host_wide_;
-  std::vector<cuda::KvSlot> host_slots_;
-  std::vector<cuda::AttentionBlock> host_blocks_;
-  std::vector<cuda::AttentionTile> host_tiles_;
-  std::vector<cuda::AttentionRow> host_single_rows_;
 };
 
 }  // namespace lancet

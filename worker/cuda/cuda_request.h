@@ -25,11 +25,9 @@ struct CudaRequest final : ModelRequest {
   CudaKvCache unconditional;
   bool forked = false;
 
-  std::vector<float> times;       // TimestepSchedule
-  DeviceArray<bf16> time_rows;    // [steps + 1, hidden]: the time embeddings of all steps, then of time 0
-  DeviceArray<float> time_steps;  // [steps]: t[i] - t[i + 1]
-  DeviceArray<float> next_times;  // [steps]: t[i + 1]
-  DeviceArray<bf16> latents;      // [num_latents, 48], the sampler's state
+  std::vector<float> times;     // TimestepSchedule
+  DeviceArray<bf16> time_rows;  // [steps + 1, hidden]: the time embeddings of all steps, then of time 0
+  DeviceArray<bf16> latents;    // [num_latents, 48], the sampler's state
   DeviceArray<float>
       clean;  // [num_latents, 48]: the estimate that previews show and the second-order solver keeps
   std::optional<float> previous_t;  // Solver::kDpmpp2m: where the step before started

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/base/casts.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/logging.h"
@@ -24,8 +25,9 @@ namespace lancet {
 namespace {
 
 constexpr int64_t kLeastMaxRows = 1024;
-// Captured passes of answers allow for keys in steps of this many.
-constexpr int kGraphKeys = 1024;
+// Captured passes: sizes of pictures, guided and not, and numbers of answers that come again and again. Each
+// takes about a megabyte of the device.
+constexpr size_t kMaxGraphs = 32;
 
 CudaRequest& Cast(ModelRequest& request) { return static_cast<CudaRequest&>(request); }
 
@@ -96,9 +98,8 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   runner->positions_ = {runner->table_.data(), runner->table_w_.data(), config.max_latent_side,
                         table.extent_th()};
   const int64_t n = options.max_latents;
-  LANCET_ASSIGN_OR_RETURN(runner->ids_, DeviceArray<int32_t>::Create(limits.max_rows));
-  LANCET_ASSIGN_OR_RETURN(runner->normed_, DeviceArray<bf16>::Create(n * config.hidden_size));
-  LANCET_ASSIGN_OR_RETURN(runner->velocity_, DeviceArray<bf16>::Create(2 * n * kLatentChannels));
+  LANCET_ASSIGN_OR_RETURN(runner->normed_, DeviceArray<bf16>::Create(limits.max_rows * config.hidden_size));
+  LANCET_ASSIGN_OR_RETURN(runner->velocity_, DeviceArray<bf16>::Create(limits.max_rows * kLatentChannels));
   LANCET_ASSIGN_OR_RETURN(runner->preview_, DeviceArray<float>::Create(n * kLatentChannels));
   LANCET_ASSIGN_OR_RETURN(runner->norms_, DeviceArray<double>::Create(2 * cuda::kNormBlocks));
   if (can_answer) {
@@ -108,7 +109,8 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
                                                int64_t{options.max_requests} * cuda::kArgmaxBlocks));
     LANCET_ASSIGN_OR_RETURN(runner->picked_, DeviceArray<int32_t>::Create(options.max_requests));
   }
-  runner->host_picked_.resize(options.max_requests);
+  LANCET_ASSIGN_OR_RETURN(runner->host_picked_, HostArray<int32_t>::Create(options.max_requests));
+  runner->graphs_.emplace(ctx, kMaxGraphs, options.collective_timeout);
   LANCET_RETURN_IF_ERROR(ctx.Wait(absl::Seconds(60)));
   return runner;
 }
@@ -152,14 +154,6 @@ absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPla
   }
   LANCET_ASSIGN_OR_RETURN(request->latents, DeviceArray<bf16>::CopyOf(noise, ctx_->stream()));
   LANCET_ASSIGN_OR_RETURN(request->clean, DeviceArray<float>::Create(values));
-  std::vector<float> steps;
-  std::vector<float> next_times;
-  for (int32_t i = 0; i < plan.sampler.num_steps; ++i) {
-    steps.push_back(request->times[i] - request->times[i + 1]);
-    next_times.push_back(request->times[i + 1]);
-  }
-  LANCET_ASSIGN_OR_RETURN(request->time_steps, DeviceArray<float>::CopyOf(steps, ctx_->stream()));
-  LANCET_ASSIGN_OR_RETURN(request->next_times, DeviceArray<float>::CopyOf(next_times, ctx_->stream()));
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
   if (trace_ != nullptr)
     trace_->OnLatents(plan.request_id, 0, {noise.data(), plan.target.num_latents(), kLatentChannels});
@@ -326,6 +320,31 @@ std::vector<int32_t> CudaRunner::TokenIds(absl::Span<const Placed> placed, const
   return ids;
 }
 
+std::vector<cuda::StepScalars> CudaRunner::Scalars(absl::Span<const Placed> placed) {
+  std::vector<cuda::StepScalars> all;
+  for (const Placed& item : placed) {
+    if (item.gen_rows == 0) continue;
+    CudaRequest& request = *item.request;
+    const RequestPlan& plan = request.plan;
+    cuda::StepScalars& scalars = all.emplace_back();
+    if (item.work.kind != WorkKind::kDenoise) {
+      scalars.step = plan.draws() ? plan.sampler.num_steps : 0;  // a condition is at time 0
+      continue;
+    }
+    scalars.step = item.work.index;
+    scalars.t = request.times[item.work.index];
+    scalars.next_t = request.times[item.work.index + 1];
+    scalars.dt = scalars.t - scalars.next_t;
+    if (plan.sampler.solver != Solver::kDpmpp2m) continue;
+    const SolverWeights weights = MultistepWeights(request.previous_t, scalars.t, scalars.next_t);
+    scalars.keep = static_cast<float>(weights.latents);
+    scalars.share = static_cast<float>(weights.clean);
+    scalars.previous_share = static_cast<float>(weights.previous);
+    request.previous_t = scalars.t;
+  }
+  return all;
+}
+
 absl::Status CudaRunner::EmbedPictures(absl::Span<const Placed> placed, const CudaPass& pass) {
   const int64_t hidden = config_.hidden_size;
   const cudaStream_t stream = ctx_->stream();
@@ -349,11 +368,11 @@ absl::Status CudaRunner::EmbedPictures(absl::Span<const Placed> placed, const Cu
     if (item.gen_rows == 0) continue;
     bf16* const rows = trunk_->stream_rows(pass.und_rows() + item.gen);
     const int64_t width = target ? plan.target.latent_width : plan.condition_image->width / kPixelsPerLatent;
-    const int64_t time = target ? item.work.index : (plan.draws() ? plan.sampler.num_steps : 0);
     const bf16* latents = target ? request.latents.data() : request.condition.data();
     LANCET_RETURN_IF_ERROR(trunk_->Dense(trunk_->weights().vae2llm, latents, item.gen_rows, rows));
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::AddTimeAndPosition(request.time_rows.data() + time * hidden, positions_,
-                                                         item.gen_rows, width, hidden, rows, stream));
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cuda::AddTimeAndPosition(request.time_rows.data(), &trunk_->tables().scalars()[item.picture].step,
+                                 positions_, item.gen_rows, width, hidden, rows, stream));
     for (int k = 1; k < item.copies; ++k) {
       LANCET_RETURN_IF_ERROR(copy(rows + k * item.gen_rows * hidden, rows, item.gen_rows * hidden));
     }
@@ -361,12 +380,51 @@ absl::Status CudaRunner::EmbedPictures(absl::Span<const Placed> placed, const Cu
   return absl::OkStatus();
 }
 
-absl::Status CudaRunner::EnqueueLayers(const CudaPass& pass, absl::Span<const Placed> placed) {
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::GatherRows(trunk_->weights().embed_tokens.data(), ids_.data(),
+absl::Status CudaRunner::Enqueue(const CudaPass& pass, absl::Span<const Placed> placed, int64_t answers) {
+  const CudaTrunkWeights& weights = trunk_->weights();
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::GatherRows(weights.embed_tokens.data(), trunk_->tables().ids(),
                                                pass.und_rows(), config_.hidden_size, trunk_->stream_rows(),
                                                ctx_->stream()));
   LANCET_RETURN_IF_ERROR(EmbedPictures(placed, pass));
-  return trunk_->Forward(pass);
+  LANCET_RETURN_IF_ERROR(trunk_->Forward(pass));
+  const bool steps = std::any_of(placed.begin(), placed.end(),
+                                 [](const Placed& item) { return item.work.kind == WorkKind::kDenoise; });
+  if (steps) {
+    // Of all latents at once, conditions among them included: one product for all pictures.
+    cuda::RowOutput output;
+    output.bf16_rows = normed_.data();
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(trunk_->stream_rows(pass.und_rows()), config_.hidden_size,
+                                              weights.gen_norm.data(), config_.rms_norm_eps, pass.gen_rows(),
+                                              config_.hidden_size, output, ctx_->stream()));
+    LANCET_RETURN_IF_ERROR(trunk_->Dense(weights.llm2vae, normed_.data(), pass.gen_rows(), velocity_.data()));
+    for (const Placed& item : placed) {
+      if (item.work.kind == WorkKind::kDenoise) LANCET_RETURN_IF_ERROR(EnqueueStep(item));
+    }
+  }
+  if (answers == 0) return absl::OkStatus();
+  if (answers == static_cast<int64_t>(placed.size())) return EnqueueAnswers(answers);
+  return EnqueueMixedAnswers(placed);
+}
+
+CudaGraphs::Key CudaRunner::GraphKey(absl::Span<const Placed> placed) const {
+  CudaGraphs::Key key;
+  trunk_->AppendShape(key);
+  key.push_back(valid_tokens_);
+  const auto address = [](const void* p) { return static_cast<int64_t>(reinterpret_cast<intptr_t>(p)); };
+  for (const Placed& item : placed) {
+    const CudaRequest& request = *item.request;
+    key.push_back(static_cast<int64_t>(item.work.kind));
+    if (item.work.kind == WorkKind::kAnswer) continue;
+    const SamplerParams& sampler = request.plan.sampler;
+    for (const int64_t number :
+         {item.gen_rows, int64_t{item.copies}, static_cast<int64_t>(item.guided),
+          int64_t{request.plan.target.latent_width}, address(request.latents.data()),
+          address(request.time_rows.data()), address(request.clean.data()),
+          static_cast<int64_t>(sampler.solver), int64_t{absl::bit_cast<int32_t>(sampler.guidance_scale)}}) {
+      key.push_back(number);
+    }
+  }
+  return key;
 }
 
 absl::Status CudaRunner::EnqueueAnswers(int64_t count) {
@@ -390,71 +448,52 @@ absl::Status CudaRunner::EnqueueAnswers(int64_t count) {
                     "argmax");
 }
 
-absl::Status CudaRunner::RunAnswers(const CudaPass& pass, absl::Span<const Placed> placed) {
-  const int64_t count = static_cast<int64_t>(placed.size());
-  const auto enqueue = [&]() -> absl::Status {
-    LANCET_RETURN_IF_ERROR(EnqueueLayers(pass, placed));
-    return EnqueueAnswers(count);
-  };
-  if (!options_.cuda_graphs) return enqueue();
-  if (graphs_generation_ != trunk_->memory_generation()) {
-    graphs_.clear();
-    graphs_generation_ = trunk_->memory_generation();
-  }
-  Graph& graph = graphs_[{count, trunk_->split_capacity(), valid_tokens_}];
-  if (graph.get() == nullptr) {
-    // Plans are made on first use, which must not fall into a capture: one plain run, then the capture for
-    // the next.
-    LANCET_RETURN_IF_ERROR(enqueue());
-    LANCET_CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(ctx_->stream(), cudaStreamCaptureModeThreadLocal));
-    const absl::Status status = enqueue();
-    cudaGraph_t captured = nullptr;
-    LANCET_CUDA_RETURN_IF_ERROR(cudaStreamEndCapture(ctx_->stream(), &captured));
-    const CudaHandle<cudaGraph_t, cudaGraphDestroy> owned(captured);
-    LANCET_RETURN_IF_ERROR(status);
-    return CudaStatus(cudaGraphInstantiate(graph.receive(), captured, 0), "cudaGraphInstantiate");
-  }
-  return CudaStatus(cudaGraphLaunch(graph.get(), ctx_->stream()), "cudaGraphLaunch");
-}
-
 absl::Status CudaRunner::RunPass(absl::Span<const PassItem> items, absl::Span<WorkResult> results) {
   CudaPass pass;
   std::vector<Placed> placed;
-  bool only_answers = true;
   int64_t answers = 0;
+  int64_t pictures = 0;
+  bool recurs = true;  // the next pass may be like this one
+  bool previews = false;
   for (const PassItem& item : items) {
     LANCET_ASSIGN_OR_RETURN(placed.emplace_back(), Place(item, pass));
-    const bool answer = item.work.kind == WorkKind::kAnswer;
-    only_answers = only_answers && answer;
-    answers += answer ? 1 : 0;
+    Placed& last = placed.back();
+    if (last.gen_rows > 0) last.picture = pictures++;
+    answers += item.work.kind == WorkKind::kAnswer ? 1 : 0;
+    recurs = recurs && item.work.kind != WorkKind::kPrefill;
+    previews =
+        previews || (item.work.kind == WorkKind::kDenoise && item.work.preview != PreviewMethod::kNone);
     if (trace_ != nullptr && item.work.kind == WorkKind::kDenoise && item.work.index == 0) {
-      LANCET_RETURN_IF_ERROR(TraceCaches(*placed.back().request));
+      LANCET_RETURN_IF_ERROR(TraceCaches(*last.request));
     }
   }
-  LANCET_RETURN_IF_ERROR(trunk_->Prepare(pass, kGraphKeys));
-  host_ids_ = TokenIds(placed, pass);
-  LANCET_RETURN_IF_ERROR(ids_.CopyFrom(host_ids_, ctx_->stream()));
-  if (only_answers) {
-    valid_tokens_ = placed.front().request->plan.answer->num_valid_tokens;
-    LANCET_RETURN_IF_ERROR(RunAnswers(pass, placed));
+  for (const Placed& item : placed) {
+    if (item.work.kind == WorkKind::kAnswer) valid_tokens_ = item.request->plan.answer->num_valid_tokens;
+  }
+  const std::vector<int32_t> ids = TokenIds(placed, pass);
+  const std::vector<cuda::StepScalars> scalars = Scalars(placed);
+  LANCET_RETURN_IF_ERROR(trunk_->Prepare(pass, {ids, scalars}, options_.collective_timeout));
+  const auto enqueue = [&] { return Enqueue(pass, placed, answers); };
+  if (recurs && options_.cuda_graphs && trace_ == nullptr) {
+    LANCET_RETURN_IF_ERROR(graphs_->Run(GraphKey(placed), enqueue));
   } else {
-    LANCET_RETURN_IF_ERROR(EnqueueLayers(pass, placed));
-    for (const Placed& item : placed) {
-      if (item.work.kind == WorkKind::kDenoise) LANCET_RETURN_IF_ERROR(Step(item, pass.und_rows()));
-    }
-    if (answers > 0) LANCET_RETURN_IF_ERROR(EnqueueMixedAnswers(placed));
+    LANCET_RETURN_IF_ERROR(enqueue());
   }
   pass.AdvanceCaches();
+  // Without a result nobody has to wait: what follows is ordered by the stream, and the tables bound how many
+  // passes may be on their way.
+  if (answers == 0 && !previews) return absl::OkStatus();
   if (answers > 0) {
-    LANCET_RETURN_IF_ERROR(picked_.CopyTo(absl::MakeSpan(host_picked_).subspan(0, answers), ctx_->stream()));
+    LANCET_RETURN_IF_ERROR(
+        picked_.CopyTo(absl::MakeSpan(host_picked_.data(), static_cast<size_t>(answers)), ctx_->stream()));
   }
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
-  for (size_t i = 0; i < placed.size(); ++i) {
-    const auto preview = previews_.find(placed[i].request);
-    if (preview != previews_.end()) results[i].preview = std::move(preview->second);
+  for (size_t i = 0; previews && i < placed.size(); ++i) {
+    if (placed[i].work.kind == WorkKind::kDenoise && placed[i].work.preview != PreviewMethod::kNone) {
+      LANCET_RETURN_IF_ERROR(Preview(placed[i], results[i]));
+    }
   }
-  previews_.clear();
-  return ReadAnswers(placed, results);
+  return answers > 0 ? ReadAnswers(placed, results) : absl::OkStatus();
 }
 
 absl::Status CudaRunner::EnqueueMixedAnswers(absl::Span<const Placed> placed) {
@@ -471,54 +510,50 @@ absl::Status CudaRunner::EnqueueMixedAnswers(absl::Span<const Placed> placed) {
   return EnqueueAnswers(count);
 }
 
-absl::Status CudaRunner::Step(const Placed& placed, int64_t first_gen) {
+absl::Status CudaRunner::TraceVelocity(const Placed& placed, bool conditional, const bf16* velocity) {
+  const RequestPlan& plan = placed.request->plan;
+  const int64_t n = plan.target.num_latents();
+  std::vector<bf16> host;
+  LANCET_RETURN_IF_ERROR(TraceRows(velocity, n * kLatentChannels, host));
+  trace_->OnVelocity(plan.request_id, placed.work.index, conditional, {host.data(), n, kLatentChannels});
+  return absl::OkStatus();
+}
+
+absl::Status CudaRunner::EnqueueStep(const Placed& placed) {
   CudaRequest& request = *placed.request;
   const RequestPlan& plan = request.plan;
-  const int32_t step = placed.work.index;
   const int64_t n = plan.target.num_latents();
   const int64_t values = n * kLatentChannels;
   const cudaStream_t stream = ctx_->stream();
-  for (int k = 0; k < placed.copies; ++k) {
-    cuda::RowOutput output;
-    output.bf16_rows = normed_.data();
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(trunk_->stream_rows(first_gen + placed.gen + k * n),
-                                              config_.hidden_size, trunk_->weights().gen_norm.data(),
-                                              config_.rms_norm_eps, n, config_.hidden_size, output, stream));
-    LANCET_RETURN_IF_ERROR(
-        trunk_->Dense(trunk_->weights().llm2vae, normed_.data(), n, velocity_.data() + k * values));
-    if (trace_ == nullptr) continue;
-    std::vector<bf16> host;
-    LANCET_RETURN_IF_ERROR(TraceRows(velocity_.data() + k * values, values, host));
-    trace_->OnVelocity(plan.request_id, step, k == 0, {host.data(), n, kLatentChannels});
+  const cuda::StepScalars* const scalars = trunk_->tables().scalars() + placed.picture;
+  bf16* const velocity = velocity_.data() + placed.gen * kLatentChannels;
+  for (int k = 0; trace_ != nullptr && k < placed.copies; ++k) {
+    LANCET_RETURN_IF_ERROR(TraceVelocity(placed, /*conditional=*/k == 0, velocity + k * values));
   }
-  bf16* const velocity = velocity_.data();
   if (placed.guided) {
     LANCET_CUDA_RETURN_IF_ERROR(cuda::ApplyGuidance(plan.sampler.guidance_scale, velocity + values, values,
                                                     velocity, norms_.data(), stream));
   }
-  const float t = request.times[step];
-  const float next = request.times[step + 1];
   if (plan.sampler.solver == Solver::kDpmpp2m) {
-    const SolverWeights weights = MultistepWeights(request.previous_t, t, next);
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::MultistepStep(
-        velocity, t, static_cast<float>(weights.latents), static_cast<float>(weights.clean),
-        static_cast<float>(weights.previous), values, request.clean.data(), request.latents.data(), stream));
-    request.previous_t = t;
-  } else {
     LANCET_CUDA_RETURN_IF_ERROR(
-        cuda::EulerStep(velocity, request.time_steps.data() + step, values, request.latents.data(), stream));
+        cuda::MultistepStep(velocity, scalars, values, request.clean.data(), request.latents.data(), stream));
+  } else {
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::EulerStep(velocity, scalars, values, request.latents.data(), stream));
   }
-  if (placed.work.preview != PreviewMethod::kNone) {
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::EstimateClean(
-        request.latents.data(), velocity, request.next_times.data() + step, values, preview_.data(), stream));
-    // Of several previews in a pass each is made before the next is estimated.
-    LANCET_ASSIGN_OR_RETURN(previews_[&request], MakePreview(request, placed.work.preview));
-  }
-  if (trace_ != nullptr) {
-    std::vector<bf16> host;
-    LANCET_RETURN_IF_ERROR(TraceRows(request.latents.data(), values, host));
-    trace_->OnLatents(plan.request_id, step + 1, {host.data(), n, kLatentChannels});
-  }
+  if (trace_ == nullptr) return absl::OkStatus();
+  std::vector<bf16> host;
+  LANCET_RETURN_IF_ERROR(TraceRows(request.latents.data(), values, host));
+  trace_->OnLatents(plan.request_id, placed.work.index + 1, {host.data(), n, kLatentChannels});
+  return absl::OkStatus();
+}
+
+absl::Status CudaRunner::Preview(const Placed& placed, WorkResult& result) {
+  CudaRequest& request = *placed.request;
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::EstimateClean(
+      request.latents.data(), velocity_.data() + placed.gen * kLatentChannels,
+      request.times[placed.work.index + 1], request.plan.target.num_latents() * kLatentChannels,
+      preview_.data(), ctx_->stream()));
+  LANCET_ASSIGN_OR_RETURN(result.preview, MakePreview(request, placed.work.preview));
   return absl::OkStatus();
 }
 
@@ -529,7 +564,7 @@ absl::Status CudaRunner::ReadAnswers(absl::Span<const Placed> placed, absl::Span
     CudaRequest& request = *placed[i].request;
     const AnswerParams& answer = *request.plan.answer;
     const int32_t index = placed[i].work.index;
-    int32_t id = host_picked_[answer_row];
+    int32_t id = host_picked_.data()[answer_row];
     if (answer.temperature > 0 || trace_ != nullptr || answer.num_valid_tokens != valid_tokens_) {
       std::vector<bf16> row;
       LANCET_RETURN_IF_ERROR(

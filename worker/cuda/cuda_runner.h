@@ -2,11 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -16,8 +14,10 @@
 #include "common/model_config.h"
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda/embedding.h"
+#include "kernels/cuda/host_array.h"
 #include "kernels/cuda/sampler_ops.h"
 #include "kernels/kernel_context.h"
+#include "worker/cuda/cuda_graphs.h"
 #include "worker/cuda/cuda_pass.h"
 #include "worker/cuda/cuda_request.h"
 #include "worker/cuda/cuda_trunk.h"
@@ -56,9 +56,8 @@ class CudaRunner final : public ModelRunner {
     int64_t gen_rows = 0;  // of one copy
     int copies = 1;        // caches
     bool guided = false;   // kDenoise: both velocities
+    int64_t picture = 0;   // number among the items that have gen rows
   };
-  using Graph = CudaHandle<cudaGraphExec_t, cudaGraphExecDestroy>;
-
   explicit CudaRunner(const EngineOptions& options) : options_(options) {}
 
   absl::StatusOr<Placed> Place(const PassItem& item, CudaPass& pass);
@@ -68,15 +67,19 @@ class CudaRunner final : public ModelRunner {
   absl::Status EmbedPictures(absl::Span<const Placed> placed, const CudaPass& pass);
   absl::Status EmbedTimes(CudaRequest& request);
   absl::Status Fork(CudaRequest& request);
-  // Enqueues what every pass has: gathered tokens, the layers.
-  absl::Status EnqueueLayers(const CudaPass& pass, absl::Span<const Placed> placed);
+  // What the steps of these items have of their own, in the order of Placed::picture.
+  std::vector<cuda::StepScalars> Scalars(absl::Span<const Placed> placed);
+  // All launches of a prepared pass; previews are left out.
+  absl::Status Enqueue(const CudaPass& pass, absl::Span<const Placed> placed, int64_t answers);
+  // What decides those launches.
+  CudaGraphs::Key GraphKey(absl::Span<const Placed> placed) const;
   // Logits and greedy choices of `count` answers whose rows are the first of the stream; ids go to picked_.
   absl::Status EnqueueAnswers(int64_t count);
   // The same where answers share a pass with other work.
   absl::Status EnqueueMixedAnswers(absl::Span<const Placed> placed);
-  // All of a pass that holds answers alone, from a graph if one was captured for its shape.
-  absl::Status RunAnswers(const CudaPass& pass, absl::Span<const Placed> placed);
-  absl::Status Step(const Placed& placed, int64_t first_gen);
+  absl::Status EnqueueStep(const Placed& placed);
+  absl::Status Preview(const Placed& placed, WorkResult& result);
+  absl::Status TraceVelocity(const Placed& placed, bool conditional, const bf16* velocity);
   absl::Status ReadAnswers(absl::Span<const Placed> placed, absl::Span<WorkResult> results);
   // Of the estimate in preview_.
   absl::StatusOr<RgbImage> MakePreview(const CudaRequest& request, PreviewMethod method);
@@ -99,21 +102,16 @@ class CudaRunner final : public ModelRunner {
 
   Collective* collective_ = nullptr;
   EngineTrace* trace_ = nullptr;
-  DeviceArray<int32_t> ids_;    // [max_rows]
-  DeviceArray<bf16> normed_;    // [max_latents, hidden]
-  DeviceArray<bf16> velocity_;  // [2, max_latents, 48]
+  DeviceArray<bf16> normed_;    // [max_rows, hidden]
+  DeviceArray<bf16> velocity_;  // [max_rows, 48], by gen row
   DeviceArray<float> preview_;  // [max_latents, 48]
   DeviceArray<double> norms_;
   DeviceArray<bf16> logits_;  // [max_requests, vocab]
   DeviceArray<cuda::ArgmaxPair> best_;
   DeviceArray<int32_t> picked_;  // [max_requests]
-  std::vector<int32_t> host_ids_;
-  std::vector<int32_t> host_picked_;
-  int32_t valid_tokens_ = 0;                         // of the answers that are picked on the device
-  std::map<const CudaRequest*, RgbImage> previews_;  // made in the current pass
-  // Of passes that hold answers alone: by number of answers, split capacity and valid_tokens_.
-  std::map<std::tuple<int64_t, int, int32_t>, Graph> graphs_;
-  int graphs_generation_ = 0;
+  HostArray<int32_t> host_picked_;
+  int32_t valid_tokens_ = 0;  // of the answers that are picked on the device
+  std::optional<CudaGraphs> graphs_;
 };
 
 }  // namespace lancet

@@ -10,6 +10,7 @@
 #include "common/status_macros.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/gated_product.h"
 #include "kernels/cuda/qk_rope.h"
 #include "kernels/cuda/rope_table.h"
 #include "kernels/scale_tiles.h"
@@ -22,6 +23,9 @@ int64_t QkvCols(const ModelConfig& config) {
   return (config.num_heads + 2 * config.num_kv_heads) * config.head_dim;
 }
 int64_t QCols(const ModelConfig& config) { return config.num_heads * config.head_dim; }
+
+// Of the MLP's weights, brought into the L2 cache during a token's attention: 12 MB.
+constexpr int64_t kPrefetchLanes = 600'000;
 
 }  // namespace
 
@@ -42,6 +46,7 @@ absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& 
   std::unique_ptr<CudaTrunk> trunk(new CudaTrunk(ctx, config, std::move(weights)));
   trunk->max_rows_ = max_rows;
   trunk->few_capacity_ = 2 * max_blocks;
+  trunk->has_gated_product_ = cuda::HasGatedProduct(config.intermediate_size, config.hidden_size);
   const int64_t widest = std::max({config.hidden_size, config.intermediate_size, QCols(config)});
   const int64_t half = config.head_dim / 2;
   LANCET_ASSIGN_OR_RETURN(trunk->tables_, CudaPassTables::Create(max_rows, max_blocks));
@@ -64,31 +69,45 @@ absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& 
   LANCET_ASSIGN_OR_RETURN(trunk->sin_, DeviceArray<bf16>::Create(max_rows * half));
   const std::vector<float> frequencies = RopeTable(config).inverse_frequencies();
   LANCET_ASSIGN_OR_RETURN(trunk->inverse_frequency_, DeviceArray<float>::CopyOf(frequencies, ctx.stream()));
-  const std::vector<uint32_t> no_tickets(trunk->few_capacity_ * config.num_kv_heads);
-  LANCET_ASSIGN_OR_RETURN(trunk->tickets_, DeviceArray<uint32_t>::CopyOf(no_tickets, ctx.stream()));
+  LANCET_ASSIGN_OR_RETURN(trunk->few_inner_,
+                          DeviceArray<bf16>::Create(cuda::kMaxFewRows * config.intermediate_size));
+  int least_priority = 0;
+  int greatest_priority = 0;
+  LANCET_CUDA_RETURN_IF_ERROR(cudaDeviceGetStreamPriorityRange(&least_priority, &greatest_priority));
+  // Few rows are a chain of short launches, which must not queue behind the blocks of large products.
+  LANCET_CUDA_RETURN_IF_ERROR(
+      cudaStreamCreateWithPriority(trunk->beside_.receive(), cudaStreamNonBlocking, greatest_priority));
+  LANCET_CUDA_RETURN_IF_ERROR(cudaStreamCreateWithFlags(trunk->paired_.receive(), cudaStreamNonBlocking));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreate(trunk->paired_handle_.receive()));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetStream(trunk->paired_handle_.get(), trunk->paired_.get()));
+  trunk->paired_cudnn_.emplace(trunk->paired_handle_.get());
+  for (auto* event : {&trunk->many_done_, &trunk->few_done_, &trunk->paired_done_}) {
+    LANCET_CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(event->receive(), cudaEventDisableTiming));
+  }
   LANCET_RETURN_IF_ERROR(ctx.Wait(absl::Seconds(30)));
   return trunk;
 }
 
-absl::Status CudaTrunk::Prepare(const CudaPass& pass, int key_step) {
+absl::Status CudaTrunk::Prepare(const CudaPass& pass, const CudaPassInputs& inputs, absl::Duration timeout) {
   if (pass.rows() > max_rows_ || pass.few_rows() > few_capacity_) {
     return absl::InvalidArgumentError(absl::StrCat("a pass of ", pass.rows(), " rows, ", pass.few_rows(),
                                                    " of them single; this rank has scratch for ", max_rows_,
                                                    " and ", few_capacity_));
   }
   LANCET_RETURN_IF_ERROR(pass.Check());
-  LANCET_RETURN_IF_ERROR(tables_.Upload(pass, ctx_.stream()));
-  split_capacity_ = (tables_.max_keys() + key_step - 1) / key_step * key_step;
-  const int64_t splits = (split_capacity_ + cuda::kSplitKeys - 1) / cuda::kSplitKeys;
-  const int64_t floats =
-      cuda::SplitScratchFloats(pass.few_rows(), config_.num_kv_heads, splits, config_.head_dim);
-  if (floats > partial_.size()) {
-    // Freed memory may still be in use by what was enqueued.
-    LANCET_RETURN_IF_ERROR(ctx_.Wait(absl::Seconds(60)));
-    LANCET_ASSIGN_OR_RETURN(partial_, DeviceArray<float>::Create(floats + floats / 2));
-    ++memory_generation_;
-  }
-  return absl::OkStatus();
+  return tables_.Upload(pass, inputs, timeout, ctx_.stream());
+}
+
+void CudaTrunk::AppendShape(std::vector<int64_t>& key) const {
+  tables_.AppendShape(key);
+  key.push_back((choices_.side_streams ? 1 : 0) + (choices_.gated_product ? 2 : 0));
+  key.push_back(cudnn_works_ ? cudnn_.generation() : -1);
+  key.push_back(paired_cudnn_->generation());
+}
+
+absl::Status CudaTrunk::Join(cudaStream_t waiting, cudaStream_t stream, cudaEvent_t event) {
+  LANCET_CUDA_RETURN_IF_ERROR(cudaEventRecord(event, stream));
+  return CudaStatus(cudaStreamWaitEvent(waiting, event, 0), "cudaStreamWaitEvent");
 }
 
 cuda::RowOutput CudaTrunk::Activations(const CudaLinear& linear) const {
@@ -160,7 +179,7 @@ absl::Status CudaTrunk::Dense(const CudaDense& dense, const bf16* x, int64_t row
 
 // --- Few rows, in groups that one launch takes. ---
 
-absl::Status CudaTrunk::FewQkv(const Rows& rows) {
+absl::Status CudaTrunk::FewQkv(const Rows& rows, bool overlaps) {
   for (int64_t first = 0; first < rows.count; first += cuda::kMaxFewRows) {
     cuda::FewRowsArgs args;
     args.x = stream_rows(rows.first + first);
@@ -174,7 +193,8 @@ absl::Status CudaTrunk::FewQkv(const Rows& rows) {
     args.bias = rows.expert->qkv.bias();
     args.y = qkv_.data() + (rows.first + first) * args.rows;
     args.y_stride = args.rows;
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
+    args.overlaps = overlaps || first > 0;
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }
   return absl::OkStatus();
 }
@@ -191,7 +211,7 @@ absl::Status CudaTrunk::FewOut(const Rows& rows) {
     args.output = cuda::FewRowsOutput::kResidual;
     args.y = stream_rows(rows.first + first);
     args.y_stride = config_.hidden_size;
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }
   return absl::OkStatus();
 }
@@ -209,10 +229,10 @@ absl::Status CudaTrunk::FewMlp(const Rows& rows) {
     args.rows = rows.expert->gate_up.rows();
     args.cols = rows.expert->gate_up.cols();
     args.output = cuda::FewRowsOutput::kSiluMul;
-    args.y = gate_up_.data();
+    args.y = few_inner_.data();
     args.y_stride = inner;
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
-    args.x = gate_up_.data();
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
+    args.x = few_inner_.data();
     args.x_stride = inner;
     args.norm = nullptr;
     args.panels = rows.expert->down.panels();
@@ -221,7 +241,7 @@ absl::Status CudaTrunk::FewMlp(const Rows& rows) {
     args.output = cuda::FewRowsOutput::kResidual;
     args.y = stream_rows(rows.first + first);
     args.y_stride = config_.hidden_size;
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_.stream()));
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }
   return absl::OkStatus();
 }
@@ -253,6 +273,32 @@ absl::Status CudaTrunk::ManyMlp(const Rows& rows) {
   LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(
       stream_rows(rows.first), config_.hidden_size, rows.expert->post_norm.data(), config_.rms_norm_eps,
       rows.count, config_.hidden_size, Activations(rows.expert->gate_up), ctx_.stream()));
+  const CudaLinear& gate_up = rows.expert->gate_up;
+  const CudaLinear& down = rows.expert->down;
+  const bool in_fp8 = gate_up.fp8() != nullptr && down.fp8() != nullptr;
+  const bool in_bf16 = gate_up.dense() != nullptr && down.dense() != nullptr;
+  if (has_gated_product_ && choices_.gated_product && (in_fp8 || in_bf16)) {
+    cuda::GatedProductArgs args;
+    args.y = gate_up_.data();
+    args.tokens = rows.count;
+    args.inner = config_.intermediate_size;
+    args.cols = config_.hidden_size;
+    if (in_fp8) {
+      args.x = fp8_.data();
+      args.x_factors = factors_.data();
+      args.gate_up = gate_up.fp8();
+      args.gate_up_factors = gate_up.fp8_factors();
+    } else {
+      args.x = activation_.data();
+      args.gate_up = gate_up.dense();
+    }
+    LANCET_CUDA_RETURN_IF_ERROR(cuda::GatedProduct(args, ctx_.stream()));
+    if (in_fp8) {
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::QuantiseRows(gate_up_.data(), args.inner, rows.count, args.inner,
+                                                     Activations(down), ctx_.stream()));
+    }
+    return Product(down, gate_up_.data(), rows.count, /*accumulate=*/true, stream_rows(rows.first));
+  }
   LANCET_RETURN_IF_ERROR(
       Product(rows.expert->gate_up, activation_.data(), rows.count, /*accumulate=*/false, gate_up_.data()));
   LANCET_CUDA_RETURN_IF_ERROR(cuda::SiluMul(gate_up_.data(), rows.count, config_.intermediate_size,
@@ -284,6 +330,9 @@ cuda::QkRopeArgs CudaTrunk::RopeArgs(const Rows& rows, int layer) const {
 }
 
 absl::Status CudaTrunk::AttendLarge(int layer) {
+  const bool pairs = choices_.side_streams && tables_.large_blocks().size() > 1;
+  if (pairs) LANCET_RETURN_IF_ERROR(Join(paired_.get(), ctx_.stream(), many_done_.get()));
+  bool odd = false;
   for (const cuda::AttentionBlock& block : tables_.large_blocks()) {
     PictureAttentionArgs args;
     args.q_stride = QkvCols(config_);
@@ -298,33 +347,41 @@ absl::Status CudaTrunk::AttendLarge(int layer) {
     args.heads = config_.num_heads;
     args.kv_heads = config_.num_kv_heads;
     args.head_dim = config_.head_dim;
-    LANCET_RETURN_IF_ERROR(cudnn_.Run(args));
+    LANCET_RETURN_IF_ERROR(odd ? paired_cudnn_->Run(args) : cudnn_.Run(args));
+    odd = pairs && !odd;
   }
+  if (pairs) LANCET_RETURN_IF_ERROR(Join(ctx_.stream(), paired_.get(), paired_done_.get()));
   return absl::OkStatus();
 }
 
-absl::Status CudaTrunk::Attend(const Rows& und, int layer, bool fresh) {
-  const int group = static_cast<int>(config_.num_heads / config_.num_kv_heads);
-  if (tables_.num_single_rows() > 0) {
-    cuda::SplitArgs args;
-    args.fresh = fresh;
-    if (fresh) args.rope = RopeArgs(und, layer);
-    args.q = qkv_.data();
-    args.q_stride = QkvCols(config_);
-    args.out = attn_.data();
-    args.out_stride = QCols(config_);
-    args.blocks = tables_.blocks();
-    args.rows = tables_.single_rows();
-    args.num_rows = tables_.num_single_rows();
-    args.max_splits = (split_capacity_ + cuda::kSplitKeys - 1) / cuda::kSplitKeys;
-    args.kv_heads = static_cast<int>(config_.num_kv_heads);
-    args.group = group;
-    args.head_dim = static_cast<int>(config_.head_dim);
-    args.layer = layer;
-    args.partial = partial_.data();
-    args.tickets = tickets_.data();
-    LANCET_CUDA_RETURN_IF_ERROR(cuda::SplitAttention(args, ctx_.stream()));
+absl::Status CudaTrunk::AttendFew(const Rows& few, int layer, bool fresh) {
+  if (tables_.num_single_rows() == 0) return absl::OkStatus();
+  const bool alone = few_stream_ == ctx_.stream();
+  cuda::SplitArgs args;
+  args.fresh = fresh;
+  if (fresh) {
+    args.rope = RopeArgs(few, layer);
+    const cuda::PanelWeights& next = few.expert->gate_up.panels();
+    const int64_t lanes = std::min(cuda::PanelWeights::Lanes(next.rows, next.cols), kPrefetchLanes);
+    args.prefetch[0] = {next.codes, lanes * static_cast<int64_t>(sizeof(*next.codes))};
+    args.prefetch[1] = {next.scales, lanes * static_cast<int64_t>(sizeof(*next.scales))};
   }
+  args.q = qkv_.data();
+  args.q_stride = QkvCols(config_);
+  args.out = attn_.data();
+  args.out_stride = QCols(config_);
+  args.blocks = tables_.blocks();
+  args.rows = tables_.single_rows();
+  args.num_rows = tables_.num_single_rows();
+  args.kv_heads = static_cast<int>(config_.num_kv_heads);
+  args.group = static_cast<int>(config_.num_heads / config_.num_kv_heads);
+  args.head_dim = static_cast<int>(config_.head_dim);
+  args.layer = layer;
+  args.overlaps = alone;
+  return CudaStatus(cuda::SplitAttention(args, few_stream_), "split attention");
+}
+
+absl::Status CudaTrunk::AttendMany(int layer) {
   int tiles = tables_.num_tiles();
   if (cudnn_works_ && !tables_.large_blocks().empty()) {
     const absl::Status status = AttendLarge(layer);
@@ -344,13 +401,17 @@ absl::Status CudaTrunk::Attend(const Rows& und, int layer, bool fresh) {
   args.tiles = tables_.tiles();
   args.num_tiles = tiles;
   args.heads = static_cast<int>(config_.num_heads);
-  args.group = group;
+  args.group = static_cast<int>(config_.num_heads / config_.num_kv_heads);
   args.head_dim = static_cast<int>(config_.head_dim);
   args.layer = layer;
   return CudaStatus(cuda::FlashAttention(args, ctx_.stream()), "attention");
 }
 
 absl::Status CudaTrunk::Forward(const CudaPass& pass) {
+  const cudaStream_t main = ctx_.stream();
+  // A chain of few rows costs latency, the others arithmetic: beside each other the chain is free.
+  const bool beside = choices_.side_streams && pass.few_rows() > 0 && pass.rows() > pass.few_rows();
+  few_stream_ = beside ? beside_.get() : main;
   cuda::RopeTableArgs rope;
   rope.t = tables_.t();
   rope.h = tables_.h();
@@ -362,24 +423,31 @@ absl::Status CudaTrunk::Forward(const CudaPass& pass) {
   rope.h_section = config_.mrope_section[1];
   rope.cos = cos_.data();
   rope.sin = sin_.data();
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::FillRopeTable(rope, ctx_.stream()));
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::FillRopeTable(rope, main));
+  if (beside) LANCET_RETURN_IF_ERROR(Join(few_stream_, main, many_done_.get()));
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const CudaTrunkWeights::Layer& weights = weights_.layers[layer];
     const Rows few = {0, pass.few_rows(), &weights.und};
     const Rows many = {pass.few_rows(), pass.many_rows(), &weights.und};
-    const Rows und = {0, pass.und_rows(), &weights.und};
     const Rows gen = {pass.und_rows(), pass.gen_rows(), &weights.gen};
-    LANCET_RETURN_IF_ERROR(FewQkv(few));
+    LANCET_RETURN_IF_ERROR(FewQkv(few, /*overlaps=*/!beside || layer > 0));
     LANCET_RETURN_IF_ERROR(ManyQkv(many));
     LANCET_RETURN_IF_ERROR(ManyQkv(gen));
     // Where all rows are single ones of their own blocks, attention rotates them on the way.
     const bool fresh = tables_.only_answers();
     const int index = static_cast<int>(layer);
     if (!fresh) {
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::QkNormRope(RopeArgs(und, index), ctx_.stream()));
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::QkNormRope(RopeArgs(gen, index), ctx_.stream()));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::QkNormRope(RopeArgs(few, index), few_stream_));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::QkNormRope(RopeArgs(many, index), main));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::QkNormRope(RopeArgs(gen, index), main));
     }
-    LANCET_RETURN_IF_ERROR(Attend(und, index, fresh));
+    if (beside) {
+      // A block's keys come from both.
+      LANCET_RETURN_IF_ERROR(Join(main, few_stream_, few_done_.get()));
+      LANCET_RETURN_IF_ERROR(Join(few_stream_, main, many_done_.get()));
+    }
+    LANCET_RETURN_IF_ERROR(AttendFew(few, index, fresh));
+    LANCET_RETURN_IF_ERROR(AttendMany(index));
     LANCET_RETURN_IF_ERROR(FewOut(few));
     LANCET_RETURN_IF_ERROR(ManyOut(many));
     LANCET_RETURN_IF_ERROR(ManyOut(gen));
@@ -387,6 +455,7 @@ absl::Status CudaTrunk::Forward(const CudaPass& pass) {
     LANCET_RETURN_IF_ERROR(ManyMlp(many));
     LANCET_RETURN_IF_ERROR(ManyMlp(gen));
   }
+  if (beside) LANCET_RETURN_IF_ERROR(Join(main, few_stream_, few_done_.get()));
   return absl::OkStatus();
 }
 

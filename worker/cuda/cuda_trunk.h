@@ -3,12 +3,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/bf16.h"
 #include "common/model_config.h"
 #include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/cuda_handle.h"
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/qk_rope.h"
@@ -18,7 +22,15 @@
 
 namespace lancet {
 
-// Not thread-safe. Everything is enqueued on the context's stream; nothing waits.
+struct CudaTrunkChoices {
+  // Few rows go beside the others on streams of their own, where a pass has both, and large blocks beside
+  // each other.
+  bool side_streams = true;
+  // Gate, up and activation of many rows in one launch, where the device has it.
+  bool gated_product = true;
+};
+
+// Not thread-safe. Everything is enqueued on the context's stream, or begins and ends there; nothing waits.
 class CudaTrunk {
  public:
   // Takes scratch for passes of up to max_rows rows in max_blocks blocks.
@@ -33,17 +45,19 @@ class CudaTrunk {
   // writes embeddings here before Forward and reads the final stream from here afterwards.
   bf16* stream_rows(int64_t first = 0) const { return stream_.data() + first * config_.hidden_size; }
 
-  // Copies what a pass needs to know to the device. Separate from Forward, which may be captured in a graph:
-  // launches allow for single rows with as many keys as the longest has, rounded up to a multiple of
-  // `key_step`.
-  absl::Status Prepare(const CudaPass& pass, int key_step);
-  // A captured Forward serves all passes of the same numbers of rows and the same split capacity, in keys.
-  int split_capacity() const { return split_capacity_; }
-  // Changes when memory that Forward uses has moved: graphs captured before are of no use.
-  int memory_generation() const { return memory_generation_; }
+  // Copies what a pass needs to know to the device. Separate from Forward, which may be captured in a graph.
+  // Waits only while several passes before this one are on their way, at most until `timeout`.
+  absl::Status Prepare(const CudaPass& pass, const CudaPassInputs& inputs, absl::Duration timeout);
+  // What the last Prepare brought; addresses are equal for passes of equal shape.
+  const CudaPassTables& tables() const { return tables_; }
+  // A captured Forward serves all passes that append the same numbers.
+  void AppendShape(std::vector<int64_t>& key) const;
 
   // Runs every layer over the prepared pass. Caches are not advanced.
   absl::Status Forward(const CudaPass& pass);
+
+  // For measurements. Results without side streams are the same to the bit.
+  void set_choices(const CudaTrunkChoices& choices) { choices_ = choices; }
 
   // y = dense(x) for many rows: [rows, d.cols] -> [rows, d.rows].
   absl::Status Dense(const CudaDense& dense, const bf16* x, int64_t rows, bf16* y);
@@ -57,16 +71,21 @@ class CudaTrunk {
   };
 
   CudaTrunk(const CudaContext& ctx, const ModelConfig& config, CudaTrunkWeights weights)
-      : ctx_(ctx), config_(config), weights_(std::move(weights)), matmul_(ctx), cudnn_(ctx) {}
+      : ctx_(ctx), config_(config), weights_(std::move(weights)), matmul_(ctx), cudnn_(ctx.cudnn()) {}
 
-  absl::Status FewQkv(const Rows& rows);
+  // Lets `waiting` go on when `stream` has come to where it is now.
+  absl::Status Join(cudaStream_t waiting, cudaStream_t stream, cudaEvent_t event);
+  // `overlaps`: of the first launch.
+  absl::Status FewQkv(const Rows& rows, bool overlaps);
   absl::Status FewOut(const Rows& rows);
   absl::Status FewMlp(const Rows& rows);
   absl::Status ManyQkv(const Rows& rows);
   absl::Status ManyOut(const Rows& rows);
   absl::Status ManyMlp(const Rows& rows);
   cuda::QkRopeArgs RopeArgs(const Rows& rows, int layer) const;
-  absl::Status Attend(const Rows& und, int layer, bool fresh);
+  // Keys and values of the layer are in the caches, or (fresh) are those of the few rows.
+  absl::Status AttendFew(const Rows& few, int layer, bool fresh);
+  absl::Status AttendMany(int layer);
   absl::Status AttendLarge(int layer);
   // y (+)= x w^T (+ bias). x is what a step wrote to Activations(linear), or, if the product is bf16, `x`.
   absl::Status Product(const CudaLinear& linear, const bf16* x, int64_t rows, bool accumulate, bf16* y);
@@ -78,8 +97,15 @@ class CudaTrunk {
   MatmulPlans matmul_;
   CudnnAttention cudnn_;
   bool cudnn_works_ = true;  // until it refuses a shape
-  int split_capacity_ = 0;
-  int memory_generation_ = 0;
+  CudaTrunkChoices choices_;
+  bool has_gated_product_ = false;
+  // Of the current pass: that of few rows, or the context's.
+  cudaStream_t few_stream_ = nullptr;
+  CudaHandle<cudaStream_t, cudaStreamDestroy> beside_;  // few rows
+  CudaHandle<cudaStream_t, cudaStreamDestroy> paired_;  // every other large block
+  CudaHandle<cudnnHandle_t, cudnnDestroy> paired_handle_;
+  std::optional<CudnnAttention> paired_cudnn_;
+  CudaHandle<cudaEvent_t, cudaEventDestroy> many_done_, few_done_, paired_done_;
   int64_t max_rows_ = 0;
   int64_t few_capacity_ = 0;
 
@@ -95,8 +121,7 @@ class CudaTrunk {
   DeviceArray<bf16> gate_up_;        // [max_rows, 2 inner]
   DeviceArray<bf16> cos_, sin_;      // [max_rows, head_dim / 2]
   DeviceArray<float> inverse_frequency_;
-  DeviceArray<float> partial_;  // split attention
-  DeviceArray<uint32_t> tickets_;
+  DeviceArray<bf16> few_inner_;  // [kMaxFewRows, inner]
 };
 
 }  // namespace lancet

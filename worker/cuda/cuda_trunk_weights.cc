@@ -88,8 +88,9 @@ class Uploader {
                               LoadLinearSlice(dict_, mlp + linear, linear, inner, hidden, plan_));
       gate_up.push_back(view);
     }
-    LANCET_ASSIGN_OR_RETURN(expert.gate_up,
-                            CudaLinear::Create(ctx_, gate_up, {}, FormsOf(gate_up, few_rows)));
+    CudaLinearForms forms = FormsOf(gate_up, few_rows);
+    forms.in_turns = true;
+    LANCET_ASSIGN_OR_RETURN(expert.gate_up, CudaLinear::Create(ctx_, gate_up, {}, forms));
     LANCET_ASSIGN_OR_RETURN(expert.down, Single(mlp + "down_proj", "down_proj", hidden, inner, few_rows));
     for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
       ReleaseLinear(absl::StrCat(attention, linear, suffix));
