@@ -36,6 +36,12 @@ ABSL_FLAG(
     std::string, device, "cpu",
     "cpu, or cuda: the whole release-sized model with random weights on a CUDA device, without a checkpoint");
 ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied on a CUDA device: w4a16 or w4a8");
+ABSL_FLAG(int, threads, 1, "compute threads");
+ABSL_FLAG(int, steps, 30, "denoise steps of the picture");
+ABSL_FLAG(int, repetitions, 3, "pictures, and passes through the layer, to take the median of");
+ABSL_FLAG(
+    std::vector<std::string>, layer_pixels, std::vector<std::string>({"256", "768"}),
+    "sides of the square pictures whose guided pair goes through the release-sized layer; empty for none");
 ABSL_FLAG(bool, compare, false, "with --device cuda: also without each of the things that make it fast");
 
 namespace lancet {
