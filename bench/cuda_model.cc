@@ -68,8 +68,9 @@ class ModelBench {
     const auto vae = RandomModel::VaeDecoder();
     VaeDecoderOptions vae_options;
     vae_options.max_latents = kMaxLatents;
+    bench->vae_layers_ = std::make_unique<CudaVaeLayers>(*bench->ctx_, bench->trunk_->matmul());
     LANCET_ASSIGN_OR_RETURN(bench->vae_,
-                            CudaVaeDecoder::Load(*bench->ctx_, bench->trunk_->matmul(), *vae, vae_options));
+                            CudaVaeDecoder::Load(*bench->ctx_, *bench->vae_layers_, *vae, vae_options));
     const CudaContext& ctx = *bench->ctx_;
     const LatentPositionTable table(config.hidden_size, config.max_latent_side);
     LANCET_ASSIGN_OR_RETURN(bench->table_, DeviceArray<bf16>::CopyOf(table.by_position(), ctx.stream()));
@@ -316,6 +317,7 @@ class ModelBench {
   std::unique_ptr<CudaContext> ctx_;
   std::unique_ptr<CudaTrunk> trunk_;
   std::optional<CudaGraphs> graphs_;
+  std::unique_ptr<CudaVaeLayers> vae_layers_;
   std::unique_ptr<CudaVaeDecoder> vae_;
   DeviceArray<bf16> table_, table_w_, latents_, velocity_, normed_, time_, logits_;
   cuda::PositionTable positions_;

@@ -3,24 +3,41 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/numbers.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/bf16.h"
+#include "common/vision_tower.h"
 
 namespace lancet {
 namespace {
 
 constexpr absl::string_view kLayers = "language_model.model.layers.";
+constexpr absl::string_view kBlocks = "blocks.";  // of the vision tower
 
-// "language_model.model.layers.17.x" -> "language_model.model.layers.0.x".
+// "language_model.model.layers.17.x" -> "language_model.model.layers.0.x", likewise "blocks.17.x".
 std::string FirstLayer(absl::string_view name) {
-  if (name.substr(0, kLayers.size()) != kLayers) return std::string(name);
-  const absl::string_view rest = name.substr(kLayers.size());
-  const size_t dot = rest.find('.');
-  return absl::StrCat(kLayers, "0", dot == absl::string_view::npos ? "" : rest.substr(dot));
+  for (const absl::string_view prefix : {kLayers, kBlocks}) {
+    if (name.substr(0, prefix.size()) != prefix) continue;
+    const absl::string_view rest = name.substr(prefix.size());
+    const size_t dot = rest.find('.');
+    return absl::StrCat(prefix, "0", dot == absl::string_view::npos ? "" : rest.substr(dot));
+  }
+  return std::string(name);
 }
 
 }  // namespace
+
+VisionConfig ReleaseVisionConfig() {
+  VisionConfig config;
+  config.depth = 32;
+  config.hidden_size = 1280;
+  config.num_heads = 16;
+  config.head_dim = 80;
+  config.intermediate_size = 3420;
+  config.full_attention_blocks = {7, 15, 23, 31};
+  config.out_hidden_size = 2048;
+  return config;
+}
 
 ModelConfig ReleaseConfig() {
   ModelConfig config;
@@ -144,6 +161,42 @@ std::unique_ptr<RandomModel> RandomModel::VaeDecoder() {
   }
   model->Add("decoder.head.0.gamma", DType::kF32, {in}, 0.9f, 1.1f);
   model->AddConv("decoder.head.2", 12, in, 3);
+  return model;
+}
+
+std::unique_ptr<RandomModel> RandomModel::VaeEncoder() {
+  auto model = std::make_unique<RandomModel>();
+  model->AddConv("encoder.conv1", 160, 12, 3);
+  const int64_t widths[] = {160, 320, 640, 640};
+  int64_t in = widths[0];
+  for (int stage = 0; stage < 4; ++stage) {
+    const std::string prefix = absl::StrCat("encoder.downsamples.", stage, ".downsamples.");
+    for (int block = 0; block < 2; ++block) {
+      model->AddBlock(absl::StrCat(prefix, block), in, widths[stage]);
+      in = widths[stage];
+    }
+    if (stage < 3) model->AddConv(prefix + "2.resample.1", in, in, 3);
+  }
+  model->AddBlock("encoder.middle.0", in, in);
+  model->Add("encoder.middle.1.norm.gamma", DType::kF32, {in}, 0.9f, 1.1f);
+  model->AddConv("encoder.middle.1.to_qkv", 3 * in, in, 1);
+  model->AddConv("encoder.middle.1.proj", in, in, 1);
+  model->AddBlock("encoder.middle.2", in, in);
+  model->Add("encoder.head.0.gamma", DType::kF32, {in}, 0.9f, 1.1f);
+  model->AddConv("encoder.head.2", 2 * kLatentChannels, in, 3);
+  model->AddConv("conv1", 2 * kLatentChannels, 2 * kLatentChannels, 1);
+  return model;
+}
+
+std::unique_ptr<RandomModel> RandomModel::VisionTower(const VisionConfig& config) {
+  auto model = std::make_unique<RandomModel>();
+  for (const VisionTensor& tensor : VisionTensors(config)) {
+    if (FirstLayer(tensor.name) != tensor.name) continue;
+    const bool norm = tensor.shape.size() == 1 && absl::EndsWith(tensor.name, ".weight");
+    const int64_t inputs = NumElements(tensor.shape) / tensor.shape[0];
+    const float spread = tensor.shape.size() == 1 ? 0.1f : 1.7f / std::sqrt(static_cast<float>(inputs));
+    model->Add(tensor.name, DType::kBf16, tensor.shape, norm ? 0.9f : -spread, norm ? 1.1f : spread);
+  }
   return model;
 }
 

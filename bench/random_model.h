@@ -11,10 +11,12 @@
 #include "absl/status/statusor.h"
 #include "common/model_config.h"
 #include "common/state_dict.h"
+#include "common/vision_config.h"
 
 namespace lancet {
 
 ModelConfig ReleaseConfig();
+VisionConfig ReleaseVisionConfig();
 
 // Tensors of plausible size. All layers of the trunk share one layer's tensors, so that a model costs little
 // to make; who loads it copies them apart.
@@ -24,6 +26,10 @@ class RandomModel final : public StateDict {
   static std::unique_ptr<RandomModel> Trunk(const ModelConfig& config);
   // The autoencoder's decoder, reduced to what a single frame needs.
   static std::unique_ptr<RandomModel> VaeDecoder();
+  // Likewise the encoder.
+  static std::unique_ptr<RandomModel> VaeEncoder();
+  // All blocks share one block's tensors.
+  static std::unique_ptr<RandomModel> VisionTower(const VisionConfig& config);
 
   const std::vector<std::string>& names() const override { return names_; }
   bool Contains(absl::string_view name) const override;

@@ -16,6 +16,9 @@ using FilterDescriptor = CudaHandle<cudnnFilterDescriptor_t, cudnnDestroyFilterD
 using ConvDescriptor = CudaHandle<cudnnConvolutionDescriptor_t, cudnnDestroyConvolutionDescriptor>;
 using ActivationDescriptor = CudaHandle<cudnnActivationDescriptor_t, cudnnDestroyActivationDescriptor>;
 
+// Sizes of maps in use at a time.
+constexpr size_t kMaxPlans = 16;
+
 // The only algorithm that takes an addend without an activation.
 constexpr cudnnConvolutionFwdAlgo_t kAlgorithm = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
 
@@ -29,6 +32,8 @@ absl::Status SetMap(const TensorDescriptor& descriptor, int64_t channels, int64_
 }  // namespace
 
 struct CudaConv2d::Plan {
+  int64_t height = 0;
+  int64_t width = 0;
   TensorDescriptor x, y, bias;
   FilterDescriptor weight;
   ConvDescriptor convolution;
@@ -44,12 +49,12 @@ CudaConv2d::~CudaConv2d() = default;
 absl::StatusOr<CudaConv2d> CudaConv2d::Create(const CudaContext& ctx, const CudaConvShape& shape,
                                               absl::Span<const float> weight, absl::Span<const float> bias) {
   const int64_t area = shape.kernel * shape.kernel;
-  if ((shape.kernel != 1 && shape.kernel != 3) ||
+  if ((shape.kernel != 1 && shape.kernel != 3) || (shape.stride != 1 && shape.stride != 2) ||
       static_cast<int64_t>(weight.size()) != shape.out_channels * shape.in_channels * area ||
       static_cast<int64_t>(bias.size()) != shape.out_channels) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("convolution of ", shape.in_channels, " to ", shape.out_channels, " channels, kernel ",
-                     shape.kernel, ": ", weight.size(), " weights and ", bias.size(), " biases"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "convolution of ", shape.in_channels, " to ", shape.out_channels, " channels, kernel ", shape.kernel,
+        ", stride ", shape.stride, ": ", weight.size(), " weights and ", bias.size(), " biases"));
   }
   CudaConv2d conv(ctx, shape);
   std::vector<bf16> reordered(weight.size());
@@ -69,39 +74,52 @@ absl::StatusOr<CudaConv2d> CudaConv2d::Create(const CudaContext& ctx, const Cuda
   return conv;
 }
 
-absl::Status CudaConv2d::Forward(const bf16* x, int64_t height, int64_t width, const bf16* addend, bf16* y) {
-  std::unique_ptr<Plan>& plan = plans_[{height, width}];
-  if (plan == nullptr) {
-    auto fresh = std::make_unique<Plan>();
-    for (TensorDescriptor* descriptor : {&fresh->x, &fresh->y, &fresh->bias}) {
-      LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateTensorDescriptor(descriptor->receive()));
-    }
-    LANCET_RETURN_IF_ERROR(SetMap(fresh->x, shape_.in_channels, height, width));
-    LANCET_RETURN_IF_ERROR(SetMap(fresh->y, shape_.out_channels, height, width));
-    LANCET_RETURN_IF_ERROR(SetMap(fresh->bias, shape_.out_channels, 1, 1));
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateFilterDescriptor(fresh->weight.receive()));
-    const int side = static_cast<int>(shape_.kernel);
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetFilter4dDescriptor(
-        fresh->weight.get(), CUDNN_DATA_BFLOAT16, CUDNN_TENSOR_NHWC, static_cast<int>(shape_.out_channels),
-        static_cast<int>(shape_.in_channels), side, side));
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateConvolutionDescriptor(fresh->convolution.receive()));
-    const int pad = side / 2;
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetConvolution2dDescriptor(
-        fresh->convolution.get(), pad, pad, 1, 1, 1, 1, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetConvolutionMathType(fresh->convolution.get(), CUDNN_TENSOR_OP_MATH));
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateActivationDescriptor(fresh->identity.receive()));
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetActivationDescriptor(
-        fresh->identity.get(), CUDNN_ACTIVATION_IDENTITY, CUDNN_NOT_PROPAGATE_NAN, 0.0));
-    size_t bytes = 0;
-    LANCET_CUDNN_RETURN_IF_ERROR(cudnnGetConvolutionForwardWorkspaceSize(
-        ctx_->cudnn(), fresh->x.get(), fresh->weight.get(), fresh->convolution.get(), fresh->y.get(),
-        kAlgorithm, &bytes));
-    // The context's workspace serves nearly all: calls are ordered by the stream.
-    if (static_cast<int64_t>(bytes) > CudaContext::kWorkspaceBytes) {
-      LANCET_ASSIGN_OR_RETURN(fresh->workspace, DeviceArray<uint8_t>::Create(static_cast<int64_t>(bytes)));
-    }
-    plan = std::move(fresh);
+absl::StatusOr<CudaConv2d::Plan*> CudaConv2d::PlanFor(int64_t height, int64_t width) {
+  for (auto it = plans_.begin(); it != plans_.end(); ++it) {
+    if (it->height != height || it->width != width) continue;
+    plans_.splice(plans_.begin(), plans_, it);
+    return &plans_.front();
   }
+  Plan fresh;
+  fresh.height = height;
+  fresh.width = width;
+  const int side = static_cast<int>(shape_.kernel);
+  const int stride = static_cast<int>(shape_.stride);
+  const int pad = stride == 1 ? side / 2 : 0;
+  const int64_t out_height = (height + 2 * pad - side) / stride + 1;
+  const int64_t out_width = (width + 2 * pad - side) / stride + 1;
+  for (TensorDescriptor* descriptor : {&fresh.x, &fresh.y, &fresh.bias}) {
+    LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateTensorDescriptor(descriptor->receive()));
+  }
+  LANCET_RETURN_IF_ERROR(SetMap(fresh.x, shape_.in_channels, height, width));
+  LANCET_RETURN_IF_ERROR(SetMap(fresh.y, shape_.out_channels, out_height, out_width));
+  LANCET_RETURN_IF_ERROR(SetMap(fresh.bias, shape_.out_channels, 1, 1));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateFilterDescriptor(fresh.weight.receive()));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetFilter4dDescriptor(
+      fresh.weight.get(), CUDNN_DATA_BFLOAT16, CUDNN_TENSOR_NHWC, static_cast<int>(shape_.out_channels),
+      static_cast<int>(shape_.in_channels), side, side));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateConvolutionDescriptor(fresh.convolution.receive()));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetConvolution2dDescriptor(
+      fresh.convolution.get(), pad, pad, stride, stride, 1, 1, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetConvolutionMathType(fresh.convolution.get(), CUDNN_TENSOR_OP_MATH));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreateActivationDescriptor(fresh.identity.receive()));
+  LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetActivationDescriptor(fresh.identity.get(), CUDNN_ACTIVATION_IDENTITY,
+                                                            CUDNN_NOT_PROPAGATE_NAN, 0.0));
+  size_t bytes = 0;
+  LANCET_CUDNN_RETURN_IF_ERROR(
+      cudnnGetConvolutionForwardWorkspaceSize(ctx_->cudnn(), fresh.x.get(), fresh.weight.get(),
+                                              fresh.convolution.get(), fresh.y.get(), kAlgorithm, &bytes));
+  // The context's workspace serves nearly all: calls are ordered by the stream.
+  if (static_cast<int64_t>(bytes) > CudaContext::kWorkspaceBytes) {
+    LANCET_ASSIGN_OR_RETURN(fresh.workspace, DeviceArray<uint8_t>::Create(static_cast<int64_t>(bytes)));
+  }
+  plans_.push_front(std::move(fresh));
+  if (plans_.size() > kMaxPlans) plans_.pop_back();
+  return &plans_.front();
+}
+
+absl::Status CudaConv2d::Forward(const bf16* x, int64_t height, int64_t width, const bf16* addend, bf16* y) {
+  LANCET_ASSIGN_OR_RETURN(Plan* const plan, PlanFor(height, width));
   const bool own = plan->workspace.size() > 0;
   const float one = 1.0f;
   const float addend_scale = addend != nullptr ? 1.0f : 0.0f;

@@ -11,9 +11,7 @@
 #include "tools/golden/golden_runs.h"
 
 namespace lancet {
-namespace {
 
-// The whole row of logits for one token from the ranks' parts, without ids that are never picked.
 std::vector<double> JoinLogits(const std::vector<std::unique_ptr<Recorder>>& recorders, size_t token,
                                int64_t num_valid) {
   std::vector<double> row(num_valid);
@@ -26,8 +24,6 @@ std::vector<double> JoinLogits(const std::vector<std::unique_ptr<Recorder>>& rec
   }
   return row;
 }
-
-}  // namespace
 
 absl::Status RunAnswerCase(const GoldenContext& context, const std::string& case_name) {
   LANCET_ASSIGN_OR_RETURN(const nlohmann::json golden, context.folder.Json(case_name));

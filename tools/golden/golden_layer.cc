@@ -113,12 +113,80 @@ absl::Status RunRank(const GoldenContext& context, const LayerInput& in, int ran
   return absl::OkStatus();
 }
 
+Positions PositionsOf(const LayerInput& in) {
+  const int64_t rows = in.gen.num_elements();
+  const int32_t* p = in.position.as<int32_t>();
+  Positions positions;
+  positions.t.assign(p, p + rows);
+  positions.h.assign(p + rows, p + 2 * rows);
+  positions.w.assign(p + 2 * rows, p + 3 * rows);
+  return positions;
+}
+
+std::vector<double> Widened(const std::vector<bf16>& values) {
+  std::vector<double> wide;
+  for (const bf16 x : values) wide.push_back(ToFloat(x));
+  return wide;
+}
+
+// The block as the device packs it. A block of latents has its markers first and last.
+absl::StatusOr<StageLayerInput::Block> BlockOf(const LayerInput& in) {
+  const uint8_t* gen = in.gen.as<uint8_t>();
+  const int64_t rows = in.gen.num_elements();
+  if (std::none_of(gen, gen + rows, [](uint8_t g) { return g != 0; })) {
+    return in.causal ? StageLayerInput::Block::kText : StageLayerInput::Block::kVision;
+  }
+  if (rows > 2 && gen[0] == 0 && gen[rows - 1] == 0 &&
+      std::all_of(gen + 1, gen + rows - 1, [](uint8_t g) { return g != 0; })) {
+    return StageLayerInput::Block::kLatents;
+  }
+  return absl::InvalidArgumentError("the rows of a block with latents are not markers around them");
+}
+
+absl::StatusOr<LayerOutput> RunOnDevice(const GoldenContext& context, const LayerInput& in,
+                                        StageLayerInput::Block block) {
+  const ModelConfig& config = context.checkpoint.config();
+  const int64_t kv_cols = config.num_kv_heads * config.head_dim;
+  StageLayerInput input;
+  input.block = block;
+  input.x = {in.x.as<bf16>(), in.x.shape[0], in.x.shape[1]};
+  input.positions = PositionsOf(in);
+  input.past_k = {in.past_k.as<bf16>(), in.past_k.shape[0], kv_cols};
+  input.past_v = {in.past_v.as<bf16>(), in.past_v.shape[0], kv_cols};
+  LANCET_ASSIGN_OR_RETURN(const StageLayerOutput got, context.cuda->Layer(input));
+  return LayerOutput{Widened(got.q),    Widened(got.k),   Widened(got.v),
+                     Widened(got.attn), Widened(got.mid), Widened(got.out)};
+}
+
+void CompareLayer(const GoldenContext& context, const std::string& case_name, const LayerOutput& out,
+                  const StateDict& dict, const std::string& way = "") {
+  for (const auto& [quantity, values] : {std::pair<const char*, const std::vector<double>*>{"q", &out.q},
+                                         {"k", &out.k},
+                                         {"v", &out.v},
+                                         {"attn", &out.attn},
+                                         {"mid", &out.mid},
+                                         {"out", &out.out}}) {
+    if (!values->empty()) CompareRms(context, case_name, quantity, *values, dict, way);
+  }
+}
+
 }  // namespace
 
 absl::Status RunLayerCase(const GoldenContext& context, const std::string& case_name) {
   const ModelConfig& config = context.checkpoint.config();
   LANCET_ASSIGN_OR_RETURN(const auto dict, context.folder.Tensors(case_name));
   LANCET_ASSIGN_OR_RETURN(const LayerInput in, ReadInput(*dict, config, case_name == "layer_und"));
+  if (context.cuda != nullptr) {
+    LANCET_ASSIGN_OR_RETURN(const StageLayerInput::Block block, BlockOf(in));
+    LANCET_ASSIGN_OR_RETURN(const LayerOutput got, RunOnDevice(context, in, block));
+    CompareLayer(context, case_name, got, *dict);
+    if (block != StageLayerInput::Block::kText) return absl::OkStatus();
+    // Answers take a way of their own, token by token.
+    LANCET_ASSIGN_OR_RETURN(const LayerOutput single,
+                            RunOnDevice(context, in, StageLayerInput::Block::kAnswers));
+    CompareLayer(context, case_name, single, *dict, "single ");
+    return absl::OkStatus();
+  }
   const int64_t rows = in.gen.num_elements();
   const int64_t q_cols = config.num_heads * config.head_dim;
   const int64_t kv_cols = config.num_kv_heads * config.head_dim;
@@ -132,14 +200,7 @@ absl::Status RunLayerCase(const GoldenContext& context, const std::string& case_
   LANCET_RETURN_IF_ERROR(RunOnRanks(
       context.world_size, kRowChunk * config.hidden_size,
       [&](int rank, Collective& collective) { return RunRank(context, in, rank, collective, out); }));
-  for (const auto& [quantity, values] : {std::pair<const char*, const std::vector<double>*>{"q", &out.q},
-                                         {"k", &out.k},
-                                         {"v", &out.v},
-                                         {"attn", &out.attn},
-                                         {"mid", &out.mid},
-                                         {"out", &out.out}}) {
-    CompareRms(context, case_name, quantity, *values, *dict);
-  }
+  CompareLayer(context, case_name, out, *dict);
   return absl::OkStatus();
 }
 

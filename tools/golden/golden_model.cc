@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,29 @@
 namespace lancet {
 namespace {
 
+struct EncodedPicture {
+  VaeMoments moments;
+  std::vector<double> latents;
+};
+
+absl::StatusOr<EncodedPicture> EncodePicture(const GoldenContext& context, const RgbImage& image) {
+  EncodedPicture encoded;
+  if (context.cuda != nullptr) {
+    LANCET_ASSIGN_OR_RETURN(StageEncodedPicture picture, context.cuda->Encode(image));
+    encoded.moments = std::move(picture.moments);
+    for (const bf16 x : picture.latents) encoded.latents.push_back(ToFloat(x));
+    return encoded;
+  }
+  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
+  ctx->BindCallingThread();
+  LANCET_ASSIGN_OR_RETURN(const auto vae, VaeEncoder::Load(*ctx, context.checkpoint.vae()));
+  LANCET_ASSIGN_OR_RETURN(const std::vector<float> pixels, ImageToPixels(image));
+  LANCET_ASSIGN_OR_RETURN(encoded.moments, vae->Moments(*ctx, pixels, image.height, image.width));
+  LANCET_ASSIGN_OR_RETURN(const std::vector<float> latents, vae->Encode(*ctx, image));
+  encoded.latents.assign(latents.begin(), latents.end());
+  return encoded;
+}
+
 // Posterior mean and log-variance of the first frame, and its normalised latents.
 absl::Status RunVaeEncode(const GoldenContext& context, const std::string& case_name, const StateDict& dict,
                           int64_t height, int64_t width) {
@@ -31,12 +55,7 @@ absl::Status RunVaeEncode(const GoldenContext& context, const std::string& case_
   const auto* bytes = frames.as<uint8_t>();
   RgbImage image{static_cast<int32_t>(frames.shape[2]), static_cast<int32_t>(frames.shape[1]), {}};
   image.pixels.assign(bytes, bytes + 3 * frames.shape[1] * frames.shape[2]);
-  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
-  ctx->BindCallingThread();
-  LANCET_ASSIGN_OR_RETURN(const auto vae, VaeEncoder::Load(*ctx, context.checkpoint.vae()));
-  LANCET_ASSIGN_OR_RETURN(const std::vector<float> pixels, ImageToPixels(image));
-  LANCET_ASSIGN_OR_RETURN(const VaeMoments moments, vae->Moments(*ctx, pixels, image.height, image.width));
-  LANCET_ASSIGN_OR_RETURN(const std::vector<float> latents, vae->Encode(*ctx, image));
+  LANCET_ASSIGN_OR_RETURN(const EncodedPicture encoded, EncodePicture(context, image));
   // The golden's moments are [channels, 1, h, w].
   const auto planes = [&](const std::vector<float>& rows) {
     std::vector<double> out;
@@ -45,25 +64,57 @@ absl::Status RunVaeEncode(const GoldenContext& context, const std::string& case_
     }
     return out;
   };
-  CompareRms(context, case_name, "mu_1", planes(moments.mean), dict);
-  CompareRms(context, case_name, "logvar_1", planes(moments.log_variance), dict);
-  CompareRms(context, case_name, "encoded_1", std::vector<double>(latents.begin(), latents.end()), dict);
+  CompareRms(context, case_name, "mu_1", planes(encoded.moments.mean), dict);
+  CompareRms(context, case_name, "logvar_1", planes(encoded.moments.log_variance), dict);
+  CompareRms(context, case_name, "encoded_1", encoded.latents, dict);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<bf16>> TimeRows(const GoldenContext& context, absl::Span<const float> times) {
+  if (context.cuda != nullptr) return context.cuda->TimeRows(times);
+  const ModelConfig& config = context.checkpoint.config();
+  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
+  ctx->BindCallingThread();
+  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
+  LANCET_ASSIGN_OR_RETURN(const TrunkWeights weights, TrunkWeights::Load(*ctx, context.checkpoint.trunk(),
+                                                                         config, plan, /*with_head=*/false));
+  std::vector<bf16> out(times.size() * config.hidden_size);
+  for (size_t i = 0; i < times.size(); ++i) {
+    LANCET_RETURN_IF_ERROR(
+        EmbedTime(*ctx, weights, times[i],
+                  MatrixView<bf16>(out.data() + i * config.hidden_size, 1, config.hidden_size)));
+  }
+  return out;
+}
+
+StageRotaryRows CpuRotaryRows(const ModelConfig& config, const Positions& positions) {
+  const RopeTable rope(config);
+  const int64_t n = rope.num_frequencies();
+  const size_t rows = positions.t.size();
+  StageRotaryRows result{std::vector<bf16>(rows * n), std::vector<bf16>(rows * n)};
+  for (size_t i = 0; i < rows; ++i) {
+    rope.Row(positions.t[i], positions.h[i], positions.w[i], result.cos.data() + i * n,
+             result.sin.data() + i * n);
+  }
+  return result;
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<double>> DecodeLatents(const GoldenContext& context, const bf16* latents,
                                                   int64_t height, int64_t width) {
-  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
-  ctx->BindCallingThread();
-  LANCET_ASSIGN_OR_RETURN(const auto vae, VaeDecoder::Load(*ctx, context.checkpoint.vae()));
   std::vector<float> values(height * width * kLatentChannels);
   std::transform(latents, latents + values.size(), values.begin(), ToFloat);
-  LANCET_ASSIGN_OR_RETURN(
-      const std::vector<float> pixels,
-      vae->Decode(*ctx, ConstMatrixView<float>(values.data(), height * width, kLatentChannels), height,
-                  width));
+  const ConstMatrixView<float> view(values.data(), height * width, kLatentChannels);
+  std::vector<float> pixels;
+  if (context.cuda != nullptr) {
+    LANCET_ASSIGN_OR_RETURN(pixels, context.cuda->Decode(view, height, width));
+  } else {
+    LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
+    ctx->BindCallingThread();
+    LANCET_ASSIGN_OR_RETURN(const auto vae, VaeDecoder::Load(*ctx, context.checkpoint.vae()));
+    LANCET_ASSIGN_OR_RETURN(pixels, vae->Decode(*ctx, view, height, width));
+  }
   return std::vector<double>(pixels.begin(), pixels.end());
 }
 
@@ -71,27 +122,20 @@ absl::Status RunTimeEmbeddingCase(const GoldenContext& context, const std::strin
   LANCET_ASSIGN_OR_RETURN(const auto dict, context.folder.Tensors(case_name));
   LANCET_ASSIGN_OR_RETURN(const TensorView times, dict->Get("t"));
   LANCET_ASSIGN_OR_RETURN(const TensorView features, dict->Get("features"));
-  const ModelConfig& config = context.checkpoint.config();
-  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
-  ctx->BindCallingThread();
-  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
-  LANCET_ASSIGN_OR_RETURN(const TrunkWeights weights, TrunkWeights::Load(*ctx, context.checkpoint.trunk(),
-                                                                         config, plan, /*with_head=*/false));
   const int64_t rows = times.num_elements();
-  if (features.shape != Shape{rows, weights.time_features}) {
+  if (features.shape.size() != 2 || features.shape[0] != rows) {
     return absl::InvalidArgumentError(absl::StrCat("features have shape ", ShapeString(features.shape)));
   }
   std::vector<double> our_features;
-  std::vector<bf16> out(rows * config.hidden_size);
   for (int64_t i = 0; i < rows; ++i) {
     const float t = times.as<float>()[i];
-    const std::vector<float> row = TimeFeatures(t, weights.time_features);
+    const std::vector<float> row = TimeFeatures(t, features.shape[1]);
     our_features.insert(our_features.end(), row.begin(), row.end());
-    LANCET_RETURN_IF_ERROR(EmbedTime(
-        *ctx, weights, t, MatrixView<bf16>(out.data() + i * config.hidden_size, 1, config.hidden_size)));
   }
   // f32 sines of f32 angles: a few units in the last place.
   context.report.AddLimit(case_name, "features", RelativeRms(our_features, ToDoubles(features)), 1e-6, "f32");
+  LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> out,
+                          TimeRows(context, {times.as<float>(), static_cast<size_t>(rows)}));
   std::vector<double> values;
   for (const bf16 x : out) values.push_back(ToFloat(x));
   CompareRms(context, case_name, "out", values, *dict);
@@ -104,23 +148,27 @@ absl::Status RunTablesCase(const GoldenContext& context, const std::string& case
   LANCET_ASSIGN_OR_RETURN(const TensorView cos, dict->Get("rope.cos"));
   LANCET_ASSIGN_OR_RETURN(const TensorView sin, dict->Get("rope.sin"));
   const ModelConfig& config = context.checkpoint.config();
-  const RopeTable rope(config);
   const int64_t rows = cos.shape[0];
-  const int64_t n = rope.num_frequencies();
+  const int64_t n = config.head_dim / 2;
   if (cos.shape != Shape{rows, n} || sin.shape != cos.shape || position.shape != Shape{3, rows}) {
     return absl::InvalidArgumentError(
         absl::StrCat("rope.cos has shape ", ShapeString(cos.shape), "; head_dim is ", config.head_dim));
   }
-  TableCount rope_count;
-  std::vector<bf16> row_cos(n);
-  std::vector<bf16> row_sin(n);
   const int32_t* p = position.as<int32_t>();
-  for (int64_t i = 0; i < rows; ++i) {
-    rope.Row(p[i], p[rows + i], p[2 * rows + i], row_cos.data(), row_sin.data());
-    for (int64_t f = 0; f < n; ++f) {
-      rope_count.Add(row_cos[f], cos.as<bf16>()[i * n + f]);
-      rope_count.Add(row_sin[f], sin.as<bf16>()[i * n + f]);
-    }
+  Positions rope_positions;
+  rope_positions.t.assign(p, p + rows);
+  rope_positions.h.assign(p + rows, p + 2 * rows);
+  rope_positions.w.assign(p + 2 * rows, p + 3 * rows);
+  StageRotaryRows ours;
+  if (context.cuda != nullptr) {
+    LANCET_ASSIGN_OR_RETURN(ours, context.cuda->RotaryRows(rope_positions));
+  } else {
+    ours = CpuRotaryRows(config, rope_positions);
+  }
+  TableCount rope_count;
+  for (int64_t i = 0; i < rows * n; ++i) {
+    rope_count.Add(ours.cos[i], cos.as<bf16>()[i]);
+    rope_count.Add(ours.sin[i], sin.as<bf16>()[i]);
   }
   rope_count.Report(context, case_name, "rope");
 

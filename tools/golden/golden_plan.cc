@@ -19,15 +19,15 @@ namespace {
 // The system prompt of the public example set, which the oracle used.
 constexpr char kAnswerSystemPrompt[] = "Look at the image carefully and answer the question.";
 
-SamplerParams SamplerOf(const nlohmann::json& golden) {
+}  // namespace
+
+SamplerParams GoldenSampler(const nlohmann::json& golden) {
   SamplerParams sampler;
   sampler.num_steps = golden.value("steps", sampler.num_steps);
   sampler.timestep_shift = golden.value("shift", sampler.timestep_shift);
   sampler.guidance_scale = golden.value("cfg", sampler.guidance_scale);
   return sampler;
 }
-
-}  // namespace
 
 absl::StatusOr<RequestPlan> BuildGoldenPlan(const GoldenContext& context, const std::string& case_name,
                                             const nlohmann::json& golden) {
@@ -43,7 +43,7 @@ absl::StatusOr<RequestPlan> BuildGoldenPlan(const GoldenContext& context, const 
     params.prompt = prompt;
     params.height = golden.value("height", 0);
     params.width = golden.value("width", 0);
-    params.sampler = SamplerOf(golden);
+    params.sampler = GoldenSampler(golden);
     return builder->Build(1, params);
   }
   LANCET_ASSIGN_OR_RETURN(const RgbImage source, context.folder.Png(absl::StrCat(case_name, ".source.png")));
@@ -53,7 +53,7 @@ absl::StatusOr<RequestPlan> BuildGoldenPlan(const GoldenContext& context, const 
     LANCET_ASSIGN_OR_RETURN(LatentCrop condition, PrepareForLatents(source, preset));
     EditParams params;
     params.instruction = prompt;
-    params.sampler = SamplerOf(golden);
+    params.sampler = GoldenSampler(golden);
     return builder->BuildEdit(1, params, std::move(vision.image), std::move(condition.image));
   }
   DescribeParams params;

@@ -12,6 +12,9 @@ namespace lancet {
 absl::StatusOr<RequestPlan> BuildGoldenPlan(const GoldenContext& context, const std::string& case_name,
                                             const nlohmann::json& golden);
 
+// The sampler of a case.
+SamplerParams GoldenSampler(const nlohmann::json& golden);
+
 // Adds the row of token ids, placeholders and all.
 absl::Status CompareTokenIds(const GoldenContext& context, const std::string& case_name,
                              const nlohmann::json& golden, const RequestPlan& plan);

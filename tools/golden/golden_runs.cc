@@ -28,11 +28,7 @@ CaseRunner FindUnitRunner(const std::string& name) {
 }
 
 absl::Status Run(const GoldenContext& context, const std::string& name) {
-  if (const CaseRunner unit = FindUnitRunner(name); unit != nullptr) {
-    if (context.device == DeviceKind::kCpu) return unit(context, name);
-    context.report.AddSkipped(name, "a case of single stages, which runs on the CPU");
-    return absl::OkStatus();
-  }
+  if (const CaseRunner unit = FindUnitRunner(name); unit != nullptr) return unit(context, name);
   if (context.folder.Has(absl::StrCat(name, ".json"))) {
     LANCET_ASSIGN_OR_RETURN(const nlohmann::json json, context.folder.Json(name));
     if (json.is_object() && json.contains("task") && json["task"].is_string()) {
@@ -50,7 +46,7 @@ absl::Status Run(const GoldenContext& context, const std::string& name) {
 }  // namespace
 
 void CompareRms(const GoldenContext& context, const std::string& case_name, const std::string& quantity,
-                const std::vector<double>& values, const StateDict& dict) {
+                const std::vector<double>& values, const StateDict& dict, const std::string& way) {
   const std::string matching = absl::StrCat("fp64_wbf16.", quantity);
   const std::string reference = dict.Contains(matching) ? matching : absl::StrCat("fp64.", quantity);
   const auto expected = ReadDoubles(dict, reference);
@@ -63,7 +59,8 @@ void CompareRms(const GoldenContext& context, const std::string& case_name, cons
     context.report.AddFailure(case_name, absl::StrCat("no bf16 error of ", quantity, " to measure by"));
     return;
   }
-  context.report.AddRms(case_name, quantity, RelativeRms(values, *expected), *yardstick, reference);
+  context.report.AddRms(case_name, absl::StrCat(way, quantity), RelativeRms(values, *expected), *yardstick,
+                        reference);
 }
 
 void TableCount::Add(bf16 got, bf16 expected) {

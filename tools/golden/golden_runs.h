@@ -1,14 +1,18 @@
 // The kinds of golden cases, each compared with the real code that serves requests.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "common/bf16.h"
 #include "common/checkpoint.h"
+#include "tools/golden/cuda_stages.h"
 #include "tools/golden/golden_case.h"
+#include "tools/golden/golden_recorder.h"
 #include "tools/golden/rank_group.h"
 #include "tools/golden/report.h"
 
@@ -22,6 +26,7 @@ struct GoldenContext {
   RankGroup& engines;
   GoldenReport& report;
   DeviceKind device = DeviceKind::kCpu;  // of the engines
+  CudaStages* cuda = nullptr;            // runs cases of single stages there; null: they run on the CPU
 };
 
 // Dispatches on the name and content of a case; a failure to run is a row of the report. Cases of a task that
@@ -30,8 +35,9 @@ void RunGoldenCase(const GoldenContext& context, const std::string& case_name);
 
 // Adds the row of a quantity that has a bf16 trace: our distance to the fp64 trace whose weights are ours
 // (rounded to bf16, if that trace was kept; else exact), in units of the bf16 trace's distance.
+// `way` is put before the quantity in the report.
 void CompareRms(const GoldenContext& context, const std::string& case_name, const std::string& quantity,
-                const std::vector<double>& values, const StateDict& dict);
+                const std::vector<double>& values, const StateDict& dict, const std::string& way = "");
 
 // Entries of a bf16 table that differ. Library sines may fall on the other side of a rounding boundary: one
 // entry in 10,000 may be off by one bf16 step; a difference of more than one step counts as many.
@@ -43,6 +49,10 @@ struct TableCount {
   void Add(bf16 got, bf16 expected);
   void Report(const GoldenContext& context, const std::string& case_name, const std::string& quantity) const;
 };
+
+// The whole row of logits for one token from the ranks' parts, without ids that are never picked.
+std::vector<double> JoinLogits(const std::vector<std::unique_ptr<Recorder>>& recorders, size_t token,
+                               int64_t num_valid);
 
 // Latents [height * width, 48] through the checkpoint's decoder: planes [3, 16 height, 16 width].
 absl::StatusOr<std::vector<double>> DecodeLatents(const GoldenContext& context, const bf16* latents,

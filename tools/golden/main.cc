@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <string>
 
 #include "absl/flags/flag.h"
@@ -11,6 +12,8 @@
 #include "common/checkpoint.h"
 #include "common/checkpoint_flags.h"
 #include "common/status_macros.h"
+#include "tools/golden/cuda_stages.h"
+#include "tools/golden/golden_against_cpu.h"
 #include "tools/golden/golden_case.h"
 #include "tools/golden/golden_runs.h"
 #include "tools/golden/rank_group.h"
@@ -18,9 +21,12 @@
 
 ABSL_FLAG(std::string, golden, "", "folder of goldens that were computed on this checkpoint");
 ABSL_FLAG(int, ranks, 1, "ranks of the tensor-parallel group, 1 to 16");
-ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda: then only cases that go through the engine are run");
+ABSL_FLAG(std::string, device, "cpu", "cpu or cuda");
 ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied on a CUDA device: w4a16, w4a8 or w4a4");
 ABSL_FLAG(std::string, case, "", "run this case only");
+ABSL_FLAG(int, against_cpu, 0,
+          "instead of cases: so many random requests, also run on one CPU rank, compared; 0 to 1000");
+ABSL_FLAG(uint64_t, seed, 1, "of the random requests");
 ABSL_FLAG(std::string, json, "", "also write the report to this file");
 
 namespace lancet {
@@ -28,6 +34,17 @@ namespace {
 
 // Largest golden picture, in latents: 1024 x 1024 pixels.
 constexpr int64_t kMaxLatents = 4096;
+
+// Prints the report, and writes it where asked.
+absl::StatusOr<bool> Finish(const GoldenReport& report) {
+  std::cout << report.Table();
+  if (const std::string json = absl::GetFlag(FLAGS_json); !json.empty()) {
+    std::ofstream file(json);
+    file << report.Json() << "\n";
+    if (!file.flush()) return absl::UnavailableError(absl::StrCat("--json ", json, ": cannot be written"));
+  }
+  return report.passed();
+}
 
 absl::StatusOr<bool> RunGoldens() {
   const int ranks = absl::GetFlag(FLAGS_ranks);
@@ -50,8 +67,22 @@ absl::StatusOr<bool> RunGoldens() {
                         : mode == "w4a4" ? LinearMode::kW4A4
                                          : LinearMode::kW4A16;
   LANCET_ASSIGN_OR_RETURN(const auto engines, RankGroup::Load(*checkpoint, ranks, options));
+  std::unique_ptr<CudaStages> cuda;
+  if (options.device == DeviceKind::kCuda) {
+    LANCET_ASSIGN_OR_RETURN(cuda, CudaStages::Create(*checkpoint, options));
+  }
   GoldenReport report;
-  const GoldenContext context{*checkpoint, folder, ranks, *engines, report, options.device};
+  const GoldenContext context{*checkpoint, folder, ranks, *engines, report, options.device, cuda.get()};
+  if (const int count = absl::GetFlag(FLAGS_against_cpu); count != 0) {
+    if (count < 0 || count > 1000) {
+      return absl::InvalidArgumentError(absl::StrCat("--against_cpu ", count, " is outside 0 to 1000"));
+    }
+    EngineOptions cpu = options;
+    cpu.device = DeviceKind::kCpu;
+    LANCET_ASSIGN_OR_RETURN(const auto host, RankGroup::Load(*checkpoint, 1, cpu));
+    LANCET_RETURN_IF_ERROR(RunAgainstCpu(context, *host, count, absl::GetFlag(FLAGS_seed)));
+    return Finish(report);
+  }
   const std::string only = absl::GetFlag(FLAGS_case);
   bool found = false;
   for (const std::string& name : folder.cases()) {
@@ -62,13 +93,7 @@ absl::StatusOr<bool> RunGoldens() {
   if (!found)
     return absl::NotFoundError(
         absl::StrCat("--case ", only, ": no such case in ", absl::GetFlag(FLAGS_golden)));
-  std::cout << report.Table();
-  if (const std::string json = absl::GetFlag(FLAGS_json); !json.empty()) {
-    std::ofstream file(json);
-    file << report.Json() << "\n";
-    if (!file.flush()) return absl::UnavailableError(absl::StrCat("--json ", json, ": cannot be written"));
-  }
-  return report.passed();
+  return Finish(report);
 }
 
 }  // namespace
@@ -78,7 +103,9 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Compares the engine with goldens.\n\n"
       "  lancet-golden --model_dir DIR --golden DIR [--ranks R] [--device cpu|cuda] [--case NAME] [--json "
-      "FILE]\n\n"
+      "FILE]\n"
+      "  lancet-golden --model_dir DIR --golden DIR [--ranks R] [--device cpu|cuda] --against_cpu N [--seed "
+      "S]\n\n"
       "A row per quantity: our error, the reference's own bf16 error (yardstick), and ratio = error / limit, "
       "the limit being\n"
       "1.5 yardsticks for traces. Exit code 0: every ratio is at most 1; 1: one is above; 2: the run itself "

@@ -13,6 +13,7 @@
 #include "kernels/cuda/few_rows_linear.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/vae_ops.h"
+#include "worker/cuda/cuda_time_embedding.h"
 #include "worker/engine/answer.h"
 #include "worker/engine/cuda_runner.h"
 #include "worker/engine/denoise.h"
@@ -69,22 +70,25 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
     limits.max_patches = options.max_patches;
     limits.patch_px = vision.patch_size;
     limits.cell_px = vision.patch_size * vision.merge_size;
-    VisionEncoderOptions vision_options;
-    vision_options.max_patches = options.max_patches;
-    LANCET_ASSIGN_OR_RETURN(runner->vision_, VisionEncoder::Load(*runner->cpu_, *checkpoint.vision(), vision,
-                                                                 0, 1, vision_options));
-    VaeEncoderOptions encoder_options;
-    encoder_options.max_latents = options.max_latents;
-    LANCET_ASSIGN_OR_RETURN(runner->vae_encoder_,
-                            VaeEncoder::Load(*runner->cpu_, checkpoint.vae(), encoder_options));
   }
   // A request has at most two caches, each with up to two blocks in a pass.
   LANCET_ASSIGN_OR_RETURN(runner->trunk_, CudaTrunk::Create(ctx, config, std::move(weights), products,
                                                             limits.max_rows, 4 * options.max_requests));
   VaeDecoderOptions vae_options;
   vae_options.max_latents = options.max_latents;
+  MatmulPlans& matmul = runner->trunk_->matmul();
+  runner->vae_layers_ = std::make_unique<CudaVaeLayers>(ctx, matmul);
   LANCET_ASSIGN_OR_RETURN(runner->vae_,
-                          CudaVaeDecoder::Load(ctx, runner->trunk_->matmul(), checkpoint.vae(), vae_options));
+                          CudaVaeDecoder::Load(ctx, *runner->vae_layers_, checkpoint.vae(), vae_options));
+  if (can_answer) {
+    LANCET_ASSIGN_OR_RETURN(runner->vision_,
+                            CudaVisionEncoder::Load(ctx, matmul, *checkpoint.vision(),
+                                                    *checkpoint.vision_config(), options.max_patches));
+    VaeEncoderOptions encoder_options;
+    encoder_options.max_latents = options.max_latents;
+    LANCET_ASSIGN_OR_RETURN(runner->vae_encoder_, CudaVaeEncoder::Load(ctx, *runner->vae_layers_,
+                                                                       checkpoint.vae(), encoder_options));
+  }
   runner->latent_rgb_ = checkpoint.card().latent_rgb;
   if (!runner->latent_rgb_.has_value()) {
     LANCET_ASSIGN_OR_RETURN(const LatentRgbFit fit, FitLatentRgbFromDecoder(*runner->cpu_, *runner->vae_));
@@ -112,12 +116,18 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   LANCET_ASSIGN_OR_RETURN(runner->host_picked_, HostArray<int32_t>::Create(options.max_requests));
   runner->graphs_.emplace(ctx, kMaxGraphs, options.collective_timeout);
   LANCET_RETURN_IF_ERROR(ctx.Wait(absl::Seconds(60)));
+  // All scratch is taken by now; requests take their caches from what is left.
+  if (const int64_t left = ctx.free_bytes(); options.cache_bytes > left) {
+    return absl::ResourceExhaustedError(absl::StrCat("cache_bytes is ", options.cache_bytes,
+                                                     "; weights and scratch leave ", left,
+                                                     " bytes of the device's memory"));
+  }
   return runner;
 }
 
 size_t CudaRunner::collective_capacity() const {
-  // The trunk of one rank reduces nothing; the vision tower, which runs on the host, sums as one rank of one.
-  return static_cast<size_t>(vision_ != nullptr ? vision_->reduce_capacity() : 1);
+  // One rank reduces nothing.
+  return 1;
 }
 
 absl::Status CudaRunner::Attach(Collective* collective) {
@@ -142,7 +152,13 @@ absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPla
   }
   if (plan.answer.has_value()) request->last_token = plan.answer->first_token_id;
   if (plan.draws()) request->times = TimestepSchedule(plan.sampler.num_steps, plan.sampler.timestep_shift);
-  if (plan.draws() || plan.condition_image.has_value()) LANCET_RETURN_IF_ERROR(EmbedTimes(*request));
+  if (plan.draws() || plan.condition_image.has_value()) {
+    std::vector<float> times;
+    if (plan.draws()) times.assign(request->times.begin(), request->times.begin() + plan.sampler.num_steps);
+    times.push_back(0.0f);  // a condition is a clean picture
+    LANCET_ASSIGN_OR_RETURN(request->time_rows,
+                            EmbedTimes(*ctx_, trunk_->weights(), times, options_.collective_timeout));
+  }
   if (!plan.draws()) return request;
 
   std::vector<bf16> noise;
@@ -160,69 +176,31 @@ absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPla
   return request;
 }
 
-absl::Status CudaRunner::EmbedTimes(CudaRequest& request) {
-  const CudaTrunkWeights& weights = trunk_->weights();
-  const int64_t features = weights.time0.cols;
-  const int64_t hidden = config_.hidden_size;
-  std::vector<bf16> rounded;
-  const int64_t steps = request.plan.draws() ? request.plan.sampler.num_steps : 0;
-  for (int64_t i = 0; i <= steps; ++i) {
-    // A condition is a clean picture: its time is 0.
-    for (const float f : TimeFeatures(i < steps ? request.times[i] : 0.0f, features))
-      rounded.push_back(ToBf16(f));
-  }
-  const int64_t rows = steps + 1;
-  LANCET_ASSIGN_OR_RETURN(const auto x, DeviceArray<bf16>::CopyOf(rounded, ctx_->stream()));
-  LANCET_ASSIGN_OR_RETURN(const auto inner, DeviceArray<bf16>::Create(rows * hidden));
-  LANCET_ASSIGN_OR_RETURN(request.time_rows, DeviceArray<bf16>::Create(rows * hidden));
-  const auto layer = [&](const CudaDense& dense, const bf16* from, bf16* to) -> absl::Status {
-    for (int64_t first = 0; first < rows; first += cuda::kMaxFewRows) {
-      cuda::FewRowsArgs args;
-      args.x = from + first * dense.cols;
-      args.x_stride = dense.cols;
-      args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows - first));
-      args.dense = dense.weight.data();
-      args.rows = dense.rows;
-      args.cols = dense.cols;
-      args.bias = dense.bias.data();
-      args.y = to + first * dense.rows;
-      args.y_stride = dense.rows;
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_->stream()));
-    }
-    return absl::OkStatus();
-  };
-  LANCET_RETURN_IF_ERROR(layer(weights.time0, x.data(), inner.data()));
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::Silu(inner.data(), rows * hidden, ctx_->stream()));
-  LANCET_RETURN_IF_ERROR(layer(weights.time2, inner.data(), request.time_rows.data()));
-  return ctx_->Wait(options_.collective_timeout);
-}
-
 absl::Status CudaRunner::EncodeVision(ModelRequest& request) {
   CudaRequest& mine = Cast(request);
   const RgbImage& image = *mine.plan.vision_image;
-  const int64_t tokens = vision_->TokensOf(image);
-  std::vector<bf16> features(tokens * config_.hidden_size);
-  const MatrixView<bf16> view(features.data(), tokens, config_.hidden_size);
-  LANCET_RETURN_IF_ERROR(vision_->EncodePicture(image, *collective_, options_.collective_timeout, view));
-  LANCET_ASSIGN_OR_RETURN(mine.features, DeviceArray<bf16>::CopyOf(features, ctx_->stream()));
-  if (trace_ != nullptr) trace_->OnFeatures(mine.plan.request_id, view);
-  return ctx_->Wait(options_.collective_timeout);
+  const int64_t values = vision_->TokensOf(image) * config_.hidden_size;
+  LANCET_ASSIGN_OR_RETURN(mine.features, DeviceArray<bf16>::Create(values));
+  LANCET_RETURN_IF_ERROR(vision_->EncodePicture(image, mine.features.data()));
+  if (trace_ == nullptr) return absl::OkStatus();
+  std::vector<bf16> host;
+  LANCET_RETURN_IF_ERROR(TraceRows(mine.features.data(), values, host));
+  trace_->OnFeatures(mine.plan.request_id, {host.data(), values / config_.hidden_size, config_.hidden_size});
+  return absl::OkStatus();
 }
 
 absl::Status CudaRunner::EncodeLatents(ModelRequest& request) {
   CudaRequest& mine = Cast(request);
   const RgbImage& image = *mine.plan.condition_image;
-  LANCET_ASSIGN_OR_RETURN(const std::vector<float> latents,
-                          vae_encoder_->Encode(*cpu_, image, ConditionNoise(mine.plan)));
-  std::vector<bf16> rounded(latents.size());
-  std::transform(latents.begin(), latents.end(), rounded.begin(), ToBf16);
-  LANCET_ASSIGN_OR_RETURN(mine.condition, DeviceArray<bf16>::CopyOf(rounded, ctx_->stream()));
-  if (trace_ != nullptr) {
-    trace_->OnConditionLatents(
-        mine.plan.request_id,
-        {rounded.data(), static_cast<int64_t>(rounded.size()) / kLatentChannels, kLatentChannels});
-  }
-  return ctx_->Wait(options_.collective_timeout);
+  const int64_t rows = int64_t{image.width / kPixelsPerLatent} * (image.height / kPixelsPerLatent);
+  LANCET_ASSIGN_OR_RETURN(mine.condition, DeviceArray<bf16>::Create(rows * kLatentChannels));
+  LANCET_RETURN_IF_ERROR(
+      vae_encoder_->EncodePicture(image, ConditionNoise(mine.plan), mine.condition.data()));
+  if (trace_ == nullptr) return absl::OkStatus();
+  std::vector<bf16> host;
+  LANCET_RETURN_IF_ERROR(TraceRows(mine.condition.data(), rows * kLatentChannels, host));
+  trace_->OnConditionLatents(mine.plan.request_id, {host.data(), rows, kLatentChannels});
+  return absl::OkStatus();
 }
 
 absl::Status CudaRunner::Fork(CudaRequest& request) {

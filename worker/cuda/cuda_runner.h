@@ -22,10 +22,11 @@
 #include "worker/cuda/cuda_request.h"
 #include "worker/cuda/cuda_trunk.h"
 #include "worker/cuda/cuda_vae_decoder.h"
+#include "worker/cuda/cuda_vae_encoder.h"
+#include "worker/cuda/cuda_vae_layers.h"
+#include "worker/cuda/cuda_vision_encoder.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/model_runner.h"
-#include "worker/model/vae/vae_encoder.h"
-#include "worker/model/vision/vision_encoder.h"
 
 namespace lancet {
 
@@ -65,7 +66,6 @@ class CudaRunner final : public ModelRunner {
   std::vector<int32_t> TokenIds(absl::Span<const Placed> placed, const CudaPass& pass) const;
   // Enqueues latents, and features of pictures, into the stream.
   absl::Status EmbedPictures(absl::Span<const Placed> placed, const CudaPass& pass);
-  absl::Status EmbedTimes(CudaRequest& request);
   absl::Status Fork(CudaRequest& request);
   // What the steps of these items have of their own, in the order of Placed::picture.
   std::vector<cuda::StepScalars> Scalars(absl::Span<const Placed> placed);
@@ -91,11 +91,12 @@ class CudaRunner final : public ModelRunner {
   ModelConfig config_;
   ModelLimits limits_;
   std::unique_ptr<CudaContext> ctx_;
-  std::unique_ptr<KernelContext> cpu_;  // of the halves that run on the host
+  std::unique_ptr<KernelContext> cpu_;
   std::unique_ptr<CudaTrunk> trunk_;
+  std::unique_ptr<CudaVaeLayers> vae_layers_;
   std::unique_ptr<CudaVaeDecoder> vae_;
-  std::unique_ptr<VaeEncoder> vae_encoder_;
-  std::unique_ptr<VisionEncoder> vision_;  // null without a tower
+  std::unique_ptr<CudaVaeEncoder> vae_encoder_;  // null without a tower
+  std::unique_ptr<CudaVisionEncoder> vision_;    // null without a tower
   std::optional<LatentRgb> latent_rgb_;
   DeviceArray<bf16> table_, table_w_;
   cuda::PositionTable positions_;

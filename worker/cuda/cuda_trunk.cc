@@ -407,6 +407,20 @@ absl::Status CudaTrunk::AttendMany(int layer) {
   return CudaStatus(cuda::FlashAttention(args, ctx_.stream()), "attention");
 }
 
+absl::Status CudaTrunk::Trace(int64_t rows) {
+  if (few_stream_ != ctx_.stream()) {
+    LANCET_RETURN_IF_ERROR(Join(ctx_.stream(), few_stream_, few_done_.get()));
+  }
+  const auto read = [&](const DeviceArray<bf16>& from, int64_t cols, std::vector<bf16>& to) {
+    to.resize(rows * cols);
+    return from.CopyTo(absl::MakeSpan(to), ctx_.stream());
+  };
+  LANCET_RETURN_IF_ERROR(read(qkv_, QkvCols(config_), trace_->qkv));
+  LANCET_RETURN_IF_ERROR(read(attn_, QCols(config_), trace_->attn));
+  LANCET_RETURN_IF_ERROR(read(stream_, config_.hidden_size, trace_->mid));
+  return ctx_.Wait(absl::Seconds(60));
+}
+
 absl::Status CudaTrunk::Forward(const CudaPass& pass) {
   const cudaStream_t main = ctx_.stream();
   // A chain of few rows costs latency, the others arithmetic: beside each other the chain is free.
@@ -451,6 +465,7 @@ absl::Status CudaTrunk::Forward(const CudaPass& pass) {
     LANCET_RETURN_IF_ERROR(FewOut(few));
     LANCET_RETURN_IF_ERROR(ManyOut(many));
     LANCET_RETURN_IF_ERROR(ManyOut(gen));
+    if (trace_ != nullptr) LANCET_RETURN_IF_ERROR(Trace(pass.rows()));
     LANCET_RETURN_IF_ERROR(FewMlp(few));
     LANCET_RETURN_IF_ERROR(ManyMlp(many));
     LANCET_RETURN_IF_ERROR(ManyMlp(gen));

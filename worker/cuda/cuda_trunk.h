@@ -22,6 +22,14 @@
 
 namespace lancet {
 
+// What a layer has computed when attention is done, for comparison.
+struct CudaLayerTrace {
+  // [rows, (heads + 2 kv heads) head_dim]: q after norm and rotation, except in passes of answers alone
+  std::vector<bf16> qkv;
+  std::vector<bf16> attn;  // [rows, heads head_dim]
+  std::vector<bf16> mid;   // [rows, hidden]: the stream between attention and MLP
+};
+
 struct CudaTrunkChoices {
   // Few rows go beside the others on streams of their own, where a pass has both, and large blocks beside
   // each other.
@@ -58,6 +66,8 @@ class CudaTrunk {
 
   // For measurements. Results without side streams are the same to the bit.
   void set_choices(const CudaTrunkChoices& choices) { choices_ = choices; }
+  // From now on Forward waits in every layer and leaves that layer's numbers here; null: it does not.
+  void set_trace(CudaLayerTrace* trace) { trace_ = trace; }
 
   // y = dense(x) for many rows: [rows, d.cols] -> [rows, d.rows].
   absl::Status Dense(const CudaDense& dense, const bf16* x, int64_t rows, bf16* y);
@@ -75,6 +85,8 @@ class CudaTrunk {
 
   // Lets `waiting` go on when `stream` has come to where it is now.
   absl::Status Join(cudaStream_t waiting, cudaStream_t stream, cudaEvent_t event);
+  // Of the first `rows` rows.
+  absl::Status Trace(int64_t rows);
   // `overlaps`: of the first launch.
   absl::Status FewQkv(const Rows& rows, bool overlaps);
   absl::Status FewOut(const Rows& rows);
@@ -106,6 +118,7 @@ class CudaTrunk {
   CudaHandle<cudnnHandle_t, cudnnDestroy> paired_handle_;
   std::optional<CudnnAttention> paired_cudnn_;
   CudaHandle<cudaEvent_t, cudaEventDestroy> many_done_, few_done_, paired_done_;
+  CudaLayerTrace* trace_ = nullptr;
   int64_t max_rows_ = 0;
   int64_t few_capacity_ = 0;
 

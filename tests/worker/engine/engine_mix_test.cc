@@ -4,12 +4,10 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
-#include <map>
-#include <optional>
-#include <random>
+#include <string>
 #include <vector>
 
-#include "tests/worker/engine/engine_testing.h"
+#include "tests/worker/engine/engine_mixing.h"
 
 namespace lancet {
 namespace {
@@ -21,91 +19,13 @@ constexpr uint32_t kMixes = 1;
 constexpr uint32_t kMixes = 4;
 #endif
 
-// What a client gets.
-struct Outcome {
-  std::vector<int32_t> tokens;
-  std::vector<RgbImage> previews;
-  RgbImage image;
-
-  void Add(WorkResult result) {
-    if (result.token.has_value()) tokens.push_back(result.token->id);
-    if (result.preview.has_value()) previews.push_back(*std::move(result.preview));
-    if (result.image.has_value()) image = *std::move(result.image);
-  }
-  friend bool operator==(const Outcome&, const Outcome&) = default;
-};
-
-// The work of a plan with text cut at random.
-std::vector<Work> CutWork(const RequestPlan& plan, std::mt19937& random) {
-  std::vector<Work> cut;
-  for (Work work : AllWork(plan)) {
-    if (work.kind == WorkKind::kDenoise) work.preview = PreviewMethod::kLatentRgb;
-    const bool text = work.kind == WorkKind::kPrefill && plan.prefix[work.index].kind == PrefixKind::kText;
-    if (!text) {
-      cut.push_back(work);
-      continue;
-    }
-    const auto rows = static_cast<int32_t>(plan.prefix[work.index].rows());
-    for (int32_t begin = 0; begin < rows; begin += work.count) {
-      work.begin = begin;
-      work.count = 1 + static_cast<int32_t>(random() % (rows - begin));
-      cut.push_back(work);
-    }
-  }
-  return cut;
-}
-
-std::vector<RequestPlan> MixedPlans() {
-  std::vector<RequestPlan> plans = {MakePlan(1, 7),        MakePlan(2, 8, 4, 2),  MakeEditPlan(3, 9),
-                                    MakeAnswerPlan(4, 10), MakeAnswerPlan(5, 11), MakeAnswerPlan(6, 12, 0.8f),
-                                    MakeEditPlan(7, 13),   MakePlan(8, 14)};
-  plans[6].sampler.solver = Solver::kDpmpp2m;
-  plans[6].sample_condition = true;
-  plans[7].sampler.guidance_scale = 1.0f;
-  return plans;
-}
-
 class EngineMixTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(EngineMixTest, ARequestsBytesDoNotDependOnWhatElseRan) {
   const auto checkpoint = OpenNano();
   Group group(*checkpoint, GetParam());
   group.Attach();
-  const std::vector<RequestPlan> plans = MixedPlans();
-  std::map<uint64_t, Outcome> alone;
-  for (const RequestPlan& plan : plans) {
-    std::vector<Work> work = AllWork(plan);
-    for (Work& item : work) {
-      if (item.kind == WorkKind::kDenoise) item.preview = PreviewMethod::kLatentRgb;
-    }
-    for (WorkResult& result : group.Run({plan}, {work})) alone[plan.request_id].Add(std::move(result));
-  }
-  for (const auto& [id, outcome] : alone) {
-    EXPECT_TRUE(outcome.image.width > 0 || !outcome.tokens.empty()) << "request " << id;
-  }
-  for (uint32_t seed = 0; seed < kMixes; ++seed) {
-    std::mt19937 random(seed);
-    std::map<uint64_t, std::vector<Work>> left;
-    for (const RequestPlan& plan : plans) left[plan.request_id] = CutWork(plan, random);
-    std::vector<std::vector<Work>> batches;
-    while (!left.empty()) {
-      std::vector<Work>& batch = batches.emplace_back();
-      for (auto it = left.begin(); it != left.end();) {
-        if (random() % 3 != 0) {
-          batch.push_back(it->second.front());
-          it->second.erase(it->second.begin());
-        }
-        it = it->second.empty() ? left.erase(it) : std::next(it);
-      }
-      std::shuffle(batch.begin(), batch.end(), random);
-    }
-    std::map<uint64_t, Outcome> mixed;
-    for (WorkResult& result : group.Run(plans, batches)) mixed[result.request_id].Add(std::move(result));
-    for (const auto& [id, outcome] : alone) {
-      EXPECT_EQ(mixed[id].tokens, outcome.tokens) << "request " << id << ", mix " << seed;
-      EXPECT_TRUE(mixed[id] == outcome) << "request " << id << ", mix " << seed;
-    }
-  }
+  ExpectMixesChangeNothing(group, kMixes);
 }
 
 TEST_P(EngineMixTest, AnswersEndAndFurtherWorkDoesNothing) {

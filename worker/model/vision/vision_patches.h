@@ -21,6 +21,8 @@ class PicturePatches {
   static absl::StatusOr<PicturePatches> Create(const VisionConfig& config, const RgbImage& picture);
 
   VisionGrid grid() const { return grid_; }
+  // What a channel's byte becomes.
+  float value_of(int channel, uint8_t pixel) const { return value_of_[channel][pixel]; }
   // Patch `index` in input order (vision_layout.h). T is bf16, to which values are rounded, or float. out:
   // [config.patch_values()].
   template <typename T>

@@ -3,11 +3,10 @@
 #include <string>
 #include <utility>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "common/half.h"
 #include "common/partition.h"
 #include "common/status_macros.h"
+#include "worker/model/vision/vision_tensors.h"
 
 namespace lancet {
 namespace {
@@ -22,33 +21,18 @@ class Loader {
  public:
   Loader(const KernelContext& ctx, const StateDict& tower) : ctx_(ctx), tower_(tower) {}
 
-  // Elements [begin, end) of a row-major tensor, appended to `out`.
-  static void Append(const TensorView& tensor, int64_t begin, int64_t end, std::vector<bf16>& out) {
-    if (tensor.dtype == DType::kBf16) {
-      out.insert(out.end(), tensor.as<bf16>() + begin, tensor.as<bf16>() + end);
-      return;
-    }
-    for (int64_t i = begin; i < end; ++i) {
-      out.push_back(ToBf16(tensor.dtype == DType::kF32 ? tensor.as<float>()[i]
-                                                       : HalfToFloat(tensor.as<uint16_t>()[i])));
-    }
-  }
-
   absl::StatusOr<std::vector<bf16>> Vector(const std::string& name, int64_t size) const {
-    LANCET_ASSIGN_OR_RETURN(const TensorView view, Find(name, size));
-    std::vector<bf16> values;
-    Append(view, 0, size, values);
-    tower_.Release(name);
-    return values;
+    return ReadVisionTensor(tower_, name, size);
   }
 
   // Appends rows of a Linear of `all_rows` x `cols` and their biases.
   absl::Status AppendRows(const std::string& base, int64_t all_rows, int64_t cols, Range rows,
                           Rows& out) const {
-    LANCET_ASSIGN_OR_RETURN(const TensorView weight, Find(base + ".weight", all_rows * cols));
-    LANCET_ASSIGN_OR_RETURN(const TensorView bias, Find(base + ".bias", all_rows));
-    Append(weight, rows.begin * cols, rows.end * cols, out.values);
-    Append(bias, rows.begin, rows.end, out.bias);
+    LANCET_ASSIGN_OR_RETURN(const TensorView weight,
+                            FindVisionTensor(tower_, base + ".weight", all_rows * cols));
+    LANCET_ASSIGN_OR_RETURN(const TensorView bias, FindVisionTensor(tower_, base + ".bias", all_rows));
+    AppendBf16(weight, rows.begin * cols, rows.end * cols, out.values);
+    AppendBf16(bias, rows.begin, rows.end, out.bias);
     return absl::OkStatus();
   }
   void ReleaseLinear(const std::string& base) const {
@@ -67,26 +51,17 @@ class Loader {
   // Columns of the weight `name`, which has `rows` x `all_cols`; no bias.
   absl::StatusOr<Bf16Weights> Columns(const std::string& name, int64_t rows, int64_t all_cols,
                                       Range cols) const {
-    LANCET_ASSIGN_OR_RETURN(const TensorView weight, Find(name, rows * all_cols));
+    LANCET_ASSIGN_OR_RETURN(const TensorView weight, FindVisionTensor(tower_, name, rows * all_cols));
     std::vector<bf16> slice;
     slice.reserve(rows * cols.size());
     for (int64_t r = 0; r < rows; ++r) {
-      Append(weight, r * all_cols + cols.begin, r * all_cols + cols.end, slice);
+      AppendBf16(weight, r * all_cols + cols.begin, r * all_cols + cols.end, slice);
     }
     tower_.Release(name);
     return Bf16Weights::Pack(ctx_, {slice.data(), rows, cols.size()});
   }
 
  private:
-  absl::StatusOr<TensorView> Find(const std::string& name, int64_t elements) const {
-    LANCET_ASSIGN_OR_RETURN(const TensorView view, tower_.Get(name));
-    const bool known = view.dtype == DType::kF32 || view.dtype == DType::kBf16 || view.dtype == DType::kF16;
-    if (known && view.num_elements() == elements) return view;
-    return absl::InvalidArgumentError(absl::StrCat(tower_.path(), ": tensor '", name, "' is ",
-                                                   DTypeName(view.dtype), " ", ShapeString(view.shape),
-                                                   "; expected ", elements, " F32, BF16 or F16 values"));
-  }
-
   const KernelContext& ctx_;
   const StateDict& tower_;
 };
