@@ -2,8 +2,9 @@
 # Checks the CUDA backend on the GPU of this machine and prints what it found, one table a section.
 #
 #   scripts/gpu_check.sh                   builds (no gRPC needed), then checks
-#   scripts/gpu_check.sh --prebuilt DIR    takes programs that were built elsewhere: DIR/kernels_cuda_test, cuda_engine_test,
-#                                          lancet-golden, engine_bench, cuda_bench and cuda_encoder_bench, with libraries in DIR/lib
+#   scripts/gpu_check.sh --prebuilt DIR    takes programs that were built elsewhere: DIR/kernels_cuda_test, encoders_cuda_test,
+#                                          engine_cuda_test, lancet-golden, engine_bench, cuda_bench and cuda_encoder_bench,
+#                                          with libraries they need in DIR/lib
 #   --quick                                leaves out compute-sanitizer and the benches
 #
 # Programs for another machine: cmake --preset cuda-release -DLANCET_PORTABLE=ON -DLANCET_SERVICES=OFF
@@ -13,7 +14,7 @@ set -euo pipefail
 caller="$PWD"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-programs=(kernels_cuda_test cuda_engine_test lancet-golden engine_bench cuda_bench cuda_encoder_bench)
+programs=(kernels_cuda_test encoders_cuda_test engine_cuda_test lancet-golden engine_bench cuda_bench cuda_encoder_bench)
 prebuilt=""
 quick=0
 while [[ $# -gt 0 ]]; do
@@ -29,8 +30,9 @@ if [[ -z "$prebuilt" ]]; then
   cmake --build --preset cuda-release --target "${programs[@]}"
   prebuilt="$(mktemp -d)"
   trap 'rm -rf "$prebuilt"' EXIT
-  cp build/cuda-release/tests/{kernels_cuda_test,cuda_engine_test} build/cuda-release/bin/{lancet-golden,engine_bench,cuda_bench,cuda_encoder_bench} \
-    "$prebuilt/"
+  for program in "${programs[@]}"; do
+    find build/cuda-release/{tests,bin} -maxdepth 1 -name "$program" -exec cp {} "$prebuilt/" \;
+  done
 fi
 for program in "${programs[@]}"; do
   if [[ ! -x "$prebuilt/$program" ]]; then
@@ -56,7 +58,8 @@ check() {  # NAME SECONDS COMMAND...
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
 
 check "kernels" 300 "$prebuilt/kernels_cuda_test" --gtest_brief=1
-check "engine, vision tower and autoencoder" 300 "$prebuilt/cuda_engine_test" --gtest_brief=1
+check "vision tower and autoencoder" 300 "$prebuilt/encoders_cuda_test" --gtest_brief=1
+check "engine" 300 "$prebuilt/engine_cuda_test" --gtest_brief=1
 if [[ $quick -eq 0 ]] && command -v compute-sanitizer > /dev/null; then
   # The libraries' own kernels are left out: what they read beyond a tile is their business.
   check "memcheck" 900 compute-sanitizer --tool memcheck --error-exitcode 1 "$prebuilt/kernels_cuda_test" \

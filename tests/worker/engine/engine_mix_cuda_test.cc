@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint32_t kMixes = 8;
 
-TEST(CudaEngineTest, ARequestsBytesDoNotDependOnWhatElseRan) {
+TEST(CudaEngineMixTest, ARequestsBytesDoNotDependOnWhatElseRan) {
   if (CudaDeviceCount() == 0) GTEST_SKIP() << "no CUDA device";
   const auto checkpoint = OpenNano();
   Group group(*checkpoint, 1, /*threads=*/1, DeviceKind::kCuda);
@@ -18,7 +18,7 @@ TEST(CudaEngineTest, ARequestsBytesDoNotDependOnWhatElseRan) {
   ExpectMixesChangeNothing(group, kMixes);
 }
 
-TEST(CudaEngineTest, CachesThatDoNotFitAreRefusedAtLoad) {
+TEST(CudaEngineMixTest, CachesThatDoNotFitAreRefusedAtLoad) {
   if (CudaDeviceCount() == 0) GTEST_SKIP() << "no CUDA device";
   const auto checkpoint = OpenNano();
   EngineOptions options;
