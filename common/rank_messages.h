@@ -30,6 +30,8 @@ struct RegisterMessage {
   bool has_vision = false;   // can execute kEncodeVision
   int32_t max_requests = 0;  // admitted at the same time
   int64_t max_patches = 0;   // largest vision_image, in patches of the tower; 0 without one
+  // Ranks that compute alike, to the bit, say the same: "cpu avx512_bf16 w4a16".
+  std::string numerics{};
 };
 // The rank has joined the epoch and is warm.
 struct ReadyMessage {
@@ -49,7 +51,12 @@ struct FaultMessage {
 struct PongMessage {
   uint64_t id = 0;
 };
-using RankMessage = std::variant<RegisterMessage, ReadyMessage, DoneMessage, FaultMessage, PongMessage>;
+// The rank was told to end; it stays until it is answered with Shutdown, at most for `grace`.
+struct LeavingMessage {
+  double grace_seconds = 0;
+};
+using RankMessage =
+    std::variant<RegisterMessage, ReadyMessage, DoneMessage, FaultMessage, PongMessage, LeavingMessage>;
 
 // Coordinator to rank.
 

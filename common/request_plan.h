@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/bf16.h"
 #include "common/rgb_image.h"
 
 namespace lancet {
@@ -36,6 +37,9 @@ struct PrefixBlock {
   bool conditional = true;
   bool unconditional = true;
   PrefixKind kind = PrefixKind::kText;
+  // kText only: what was fed for the tokens that an answer has already. A device computes these rows as it
+  // would for kAnswer, to the bit.
+  bool answered = false;
 
   int64_t rows() const { return static_cast<int64_t>(positions.t.size()); }
 };
@@ -77,8 +81,21 @@ struct AnswerParams {
   int32_t first_position = 0;    // its id on all three axes; each further token's is one more
   int32_t stop_token_id = 0;     // ends the answer
   int32_t num_valid_tokens = 0;  // ids from here on are never picked
+  // Tokens that were picked before, which the prefix ends with (PrefixBlock::answered): the first one picked
+  // here is drawn as number `first_index`.
+  int32_t first_index = 0;
 
   friend bool operator==(const AnswerParams&, const AnswerParams&) = default;
+};
+
+// The sampler's state between two steps, exactly: a request that draws goes on from here as if nothing had
+// happened, on any group of the same numerics.
+struct LatentSnapshot {
+  int32_t step = 0;                   // steps done, 1 to num_steps
+  std::vector<bf16> latents;          // [num_latents, 48]
+  std::vector<float> previous_clean;  // [num_latents, 48], of Solver::kDpmpp2m's last step; else empty
+
+  friend bool operator==(const LatentSnapshot&, const LatentSnapshot&) = default;
 };
 
 // One request, complete: nothing else is needed to execute it. It ends either in a picture (`target` has
@@ -97,6 +114,9 @@ struct RequestPlan {
   SamplerParams sampler;  // of the target
   std::optional<AnswerParams> answer;
   uint64_t seed = 42;
+  // Go on from here instead of from the seed's noise. The prefix is prefilled all the same, unless only the
+  // decode is left.
+  std::optional<LatentSnapshot> snapshot{};
 
   bool draws() const { return target.num_latents() > 0; }
 };
@@ -126,6 +146,7 @@ struct Work {
   // the rest.
   int32_t begin = 0;
   int32_t count = 0;
+  bool snapshot = false;  // kDenoise only: also return the state after the step
 };
 
 // A picked token. Work of kAnswer beyond the stop token does nothing and brings none.
@@ -156,6 +177,7 @@ struct WorkResult {
   std::optional<RgbImage> image;     // kDecode
   std::optional<AnswerToken> token;  // kAnswer
   double seconds = 0;                // wall time of this work on this rank
+  std::optional<LatentSnapshot> snapshot{};
 };
 
 }  // namespace lancet

@@ -1,11 +1,13 @@
 #include "protos/convert.h"
 
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/model_config.h"
 #include "common/status_macros.h"
 
 namespace lancet {
@@ -71,6 +73,36 @@ absl::StatusOr<RgbImage> ImageFromProto(absl::string_view field, const v1::RgbIm
                                                    " x 3"));
   }
   return RgbImage{from.width(), from.height(), {from.pixels().begin(), from.pixels().end()}};
+}
+
+void SnapshotToProto(const LatentSnapshot& from, v1::LatentSnapshot& to) {
+  to.set_step(from.step);
+  to.set_latents(from.latents.data(), from.latents.size() * sizeof(bf16));
+  to.set_previous_clean(from.previous_clean.data(), from.previous_clean.size() * sizeof(float));
+}
+
+// Whole values of at most kMaxPlanLatents latents.
+template <typename T>
+absl::StatusOr<std::vector<T>> ValuesFromBytes(absl::string_view field, const std::string& from) {
+  constexpr size_t kLimit = static_cast<size_t>(kMaxPlanLatents) * kLatentChannels * sizeof(T);
+  if (from.size() > kLimit || from.size() % (kLatentChannels * sizeof(T)) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": ", from.size(),
+                                                   " bytes, expected a multiple of ",
+                                                   kLatentChannels * sizeof(T), " up to ", kLimit));
+  }
+  std::vector<T> to(from.size() / sizeof(T));
+  std::memcpy(to.data(), from.data(), from.size());
+  return to;
+}
+
+absl::StatusOr<LatentSnapshot> SnapshotFromProto(absl::string_view field, const v1::LatentSnapshot& from) {
+  LatentSnapshot to;
+  LANCET_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ".step"), from.step(), 1, kMaxPlanSteps));
+  to.step = from.step();
+  LANCET_ASSIGN_OR_RETURN(to.latents, ValuesFromBytes<bf16>(absl::StrCat(field, ".latents"), from.latents()));
+  LANCET_ASSIGN_OR_RETURN(to.previous_clean, ValuesFromBytes<float>(absl::StrCat(field, ".previous_clean"),
+                                                                    from.previous_clean()));
+  return to;
 }
 
 v1::WorkKind KindToProto(WorkKind kind) {
@@ -177,6 +209,7 @@ absl::StatusOr<PrefixBlock> PrefixFromProto(const std::string& field, const v1::
                           PositionsFromProto(absl::StrCat(field, ".positions"), from.positions(), rows));
   to.conditional = from.conditional();
   to.unconditional = from.unconditional();
+  to.answered = from.answered();
   return to;
 }
 
@@ -238,8 +271,10 @@ absl::StatusOr<SamplerParams> SamplerFromProto(const v1::SamplerParams& from) {
 absl::StatusOr<AnswerParams> AnswerFromProto(const v1::AnswerParams& from) {
   LANCET_RETURN_IF_ERROR(CheckRange("plan.answer.max_new_tokens", from.max_new_tokens(), 1, kMaxBlockTokens));
   LANCET_RETURN_IF_ERROR(CheckRange("plan.answer.temperature", from.temperature(), 0.0f, kMaxTemperature));
+  LANCET_RETURN_IF_ERROR(CheckRange("plan.answer.first_index", from.first_index(), 0, kMaxBlockTokens));
   return AnswerParams{from.max_new_tokens(), from.temperature(),   from.first_token_id(),
-                      from.first_position(), from.stop_token_id(), from.num_valid_tokens()};
+                      from.first_position(), from.stop_token_id(), from.num_valid_tokens(),
+                      from.first_index()};
 }
 
 absl::StatusOr<Work> WorkFromProto(const v1::Work& from) {
@@ -253,6 +288,7 @@ absl::StatusOr<Work> WorkFromProto(const v1::Work& from) {
   LANCET_RETURN_IF_ERROR(CheckRange("work.count", from.count(), 0, kMaxBlockTokens));
   to.begin = from.begin();
   to.count = from.count();
+  to.snapshot = from.snapshot();
   return to;
 }
 
@@ -269,6 +305,9 @@ absl::StatusOr<WorkResult> ResultFromProto(const v1::WorkResult& from) {
     LANCET_ASSIGN_OR_RETURN(to.image, ImageFromProto("result.image", from.image()));
   }
   if (from.has_token()) to.token = AnswerToken{from.token().id(), from.token().last()};
+  if (from.has_snapshot()) {
+    LANCET_ASSIGN_OR_RETURN(to.snapshot, SnapshotFromProto("result.snapshot", from.snapshot()));
+  }
   LANCET_RETURN_IF_ERROR(CheckRange("result.seconds", from.seconds(), 0.0, 1e9));
   to.seconds = from.seconds();
   return to;
@@ -299,6 +338,7 @@ void AnswerToProto(const AnswerParams& from, v1::AnswerParams& to) {
   to.set_first_position(from.first_position);
   to.set_stop_token_id(from.stop_token_id);
   to.set_num_valid_tokens(from.num_valid_tokens);
+  to.set_first_index(from.first_index);
 }
 
 void CommandToProto(const Command& from, v1::Command& to) {
@@ -314,6 +354,7 @@ void CommandToProto(const Command& from, v1::Command& to) {
       w.set_preview(PreviewToProto(work.preview));
       w.set_begin(work.begin);
       w.set_count(work.count);
+      w.set_snapshot(work.snapshot);
     }
   } else {
     to.mutable_release()->set_request_id(std::get<ReleaseCommand>(from).request_id);
@@ -348,7 +389,8 @@ absl::StatusOr<RankMessage> RegisterFromProto(const v1::Register& from) {
                                     {"register.fingerprint", &from.fingerprint()},
                                     {"register.device", &from.device()},
                                     {"register.host", &from.host()},
-                                    {"register.collective_address", &from.collective_address()}}) {
+                                    {"register.collective_address", &from.collective_address()},
+                                    {"register.numerics", &from.numerics()}}) {
     LANCET_RETURN_IF_ERROR(CheckText(field, *text, kMaxNameBytes));
   }
   return RegisterMessage{.group = from.group(),
@@ -364,7 +406,8 @@ absl::StatusOr<RankMessage> RegisterFromProto(const v1::Register& from) {
                          .cache_tokens = from.cache_tokens(),
                          .has_vision = from.has_vision(),
                          .max_requests = from.max_requests(),
-                         .max_patches = from.max_patches()};
+                         .max_patches = from.max_patches(),
+                         .numerics = from.numerics()};
 }
 
 absl::StatusOr<RankMessage> DoneFromProto(const v1::Done& from) {
@@ -413,6 +456,7 @@ struct RankMessageWriter {
     message.set_has_vision(from.has_vision);
     message.set_max_requests(from.max_requests);
     message.set_max_patches(from.max_patches);
+    message.set_numerics(from.numerics);
   }
   void operator()(const ReadyMessage& from) const { to.mutable_ready()->set_epoch(from.epoch); }
   void operator()(const DoneMessage& from) const {
@@ -431,6 +475,7 @@ struct RankMessageWriter {
         r.mutable_token()->set_last(result.token->last);
       }
       r.set_seconds(result.seconds);
+      if (result.snapshot.has_value()) SnapshotToProto(*result.snapshot, *r.mutable_snapshot());
     }
   }
   void operator()(const FaultMessage& from) const {
@@ -438,6 +483,9 @@ struct RankMessageWriter {
     to.mutable_fault()->set_reason(Cut(from.reason));
   }
   void operator()(const PongMessage& from) const { to.mutable_pong()->set_id(from.id); }
+  void operator()(const LeavingMessage& from) const {
+    to.mutable_leaving()->set_grace_seconds(from.grace_seconds);
+  }
 };
 
 struct CoordinatorMessageWriter {
@@ -480,6 +528,7 @@ v1::RequestPlan ToProto(const RequestPlan& plan) {
     b.set_conditional(block.conditional);
     b.set_unconditional(block.unconditional);
     b.set_kind(PrefixKindToProto(block.kind));
+    b.set_answered(block.answered);
   }
   if (plan.vision_image.has_value()) ImageToProto(*plan.vision_image, *to.mutable_vision_image());
   if (plan.condition_image.has_value()) ImageToProto(*plan.condition_image, *to.mutable_condition_image());
@@ -490,6 +539,7 @@ v1::RequestPlan ToProto(const RequestPlan& plan) {
   }
   if (plan.answer.has_value()) AnswerToProto(*plan.answer, *to.mutable_answer());
   to.set_seed(plan.seed);
+  if (plan.snapshot.has_value()) SnapshotToProto(*plan.snapshot, *to.mutable_snapshot());
   return to;
 }
 
@@ -521,6 +571,9 @@ absl::StatusOr<RequestPlan> FromProto(const v1::RequestPlan& plan) {
   }
   to.sample_condition = plan.sample_condition();
   to.seed = plan.seed();
+  if (plan.has_snapshot()) {
+    LANCET_ASSIGN_OR_RETURN(to.snapshot, SnapshotFromProto("plan.snapshot", plan.snapshot()));
+  }
   return to;
 }
 
@@ -549,6 +602,10 @@ absl::StatusOr<RankMessage> FromProto(const v1::ConnectRequest& message) {
       return FaultMessage{message.fault().epoch(), message.fault().reason()};
     case v1::ConnectRequest::kPong:
       return PongMessage{message.pong().id()};
+    case v1::ConnectRequest::kLeaving:
+      LANCET_RETURN_IF_ERROR(
+          CheckRange("leaving.grace_seconds", message.leaving().grace_seconds(), 0.0, kMaxGraceSeconds));
+      return LeavingMessage{message.leaving().grace_seconds()};
     case v1::ConnectRequest::MESSAGE_NOT_SET:
       break;
   }

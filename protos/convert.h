@@ -24,6 +24,7 @@ inline constexpr float kMaxTemperature = 100.0f;
 inline constexpr int kMaxWorkPerIteration = 256;
 inline constexpr int32_t kMaxImageSide = 16384;
 inline constexpr int64_t kMaxImagePixels = int64_t{4096} * 4096;
+inline constexpr double kMaxGraceSeconds = 86400;
 inline constexpr size_t kMaxNameBytes = 256;     // group, host, fingerprint, device, segment
 inline constexpr size_t kMaxReasonBytes = 4096;  // longer ones are cut when sent, refused when received
 

@@ -37,8 +37,9 @@ bool RequestQueue::Remove(uint64_t id) {
 
 std::vector<const RequestState*> RequestQueue::InOrder(absl::Time now) const {
   std::vector<const RequestState*> order = waiting_;
-  std::sort(order.begin(), order.end(),
-            [&](const RequestState* a, const RequestState* b) { return GoesBefore(*a, *b, now, ageing_); });
+  std::sort(order.begin(), order.end(), [&](const RequestState* a, const RequestState* b) {
+    return a->resumed != b->resumed ? a->resumed : GoesBefore(*a, *b, now, ageing_);
+  });
   return order;
 }
 

@@ -23,9 +23,11 @@ class RequestQueue {
 
   // ResourceExhausted names the limit.
   absl::Status Push(const RequestState* request);
+  // One that had left the queue and comes back: never refused, as it was let in before.
+  void Restore(const RequestState* request) { waiting_.push_back(request); }
   // False if there is no such request.
   bool Remove(uint64_t id);
-  // Who is next, first.
+  // Who is next, first: those that come back, then by GoesBefore.
   std::vector<const RequestState*> InOrder(absl::Time now) const;
 
   size_t size() const { return waiting_.size(); }

@@ -8,6 +8,7 @@
 #include "common/vision_config.h"
 
 namespace lancet {
+
 int64_t RequestShape::largest_piece() const {
   int64_t rows = std::max<int64_t>(step_rows, 1);
   for (const Block& block : blocks)
@@ -72,12 +73,13 @@ Work RequestState::NextWork() const {
     work.begin = static_cast<int32_t>(issued_rows);
     return work;
   }
-  work.index = static_cast<int32_t>(n - num_blocks);
+  work.index = static_cast<int32_t>(n - num_blocks) + first_step;
   if (shape.answers()) {
     work.kind = WorkKind::kAnswer;
   } else if (work.index < shape.num_steps) {
     work.kind = WorkKind::kDenoise;
-    if (preview_every > 0 && (work.index + 1) % preview_every == 0) work.preview = preview_method;
+    const int32_t step = work.index + 1;
+    if (preview_every > 0 && step % preview_every == 0 && step > previewed) work.preview = preview_method;
   } else {
     work.kind = WorkKind::kDecode;
     work.index = 0;
@@ -99,6 +101,43 @@ void RequestState::Issue(const Work& work) {
   }
   issued_rows = 0;
   ++issued;
+}
+
+int64_t RequestState::rows_left() const {
+  const int64_t encoders = shape.prefix_pieces() - static_cast<int64_t>(shape.blocks.size());
+  int64_t rows = 0;
+  for (int64_t i = std::max<int64_t>(0, completed - encoders); i < static_cast<int64_t>(shape.blocks.size());
+       ++i) {
+    rows += shape.blocks[i].rows * shape.blocks[i].caches;
+  }
+  const int64_t own = std::min(pieces_left(), num_pieces() - shape.prefix_pieces());
+  // The last piece of a picture is its decode, which has no rows.
+  return rows + (shape.answers() ? own : std::max<int64_t>(0, own - 1) * shape.step_rows);
+}
+
+bool RequestState::SnapshotDue(int32_t index, absl::Time now) const {
+  if (snapshot_every <= 0) return false;
+  return (index + 1) % snapshot_every == 0 || now - snapshot_asked >= snapshot_age;
+}
+
+void RequestState::Restart(RequestShape next_shape, int32_t kept, bool blamed) {
+  // What was under way when the group died is the last that was handed out.
+  const int64_t own_issued = issued - shape.prefix_pieces();
+  if (!next_shape.answers()) first_step += kept;
+  shape = std::move(next_shape);
+  if (!blamed) {
+    trial_pieces = 0;
+  } else if (own_issued <= 0) {
+    trial_pieces = std::max<int64_t>(1, issued);
+  } else {
+    trial_pieces = std::min(num_pieces(), shape.prefix_pieces() + std::max<int64_t>(1, own_issued - kept));
+  }
+  phase = RequestPhase::kQueued;
+  issued = 0;
+  issued_rows = 0;
+  completed = 0;
+  steps_done = first_step;
+  resumed = true;
 }
 
 }  // namespace lancet

@@ -57,7 +57,7 @@ PieceRows RowsOf(const RequestState& request, const Work& work) {
 // Fills one iteration.
 class Filler {
  public:
-  explicit Filler(int64_t budget) : left_(budget) {}
+  Filler(int64_t budget, absl::Time now) : budget_(budget), now_(now), left_(budget) {}
 
   // Adds the next piece of the request, cut to the rows that are left; false if it does not fit.
   bool Add(const RequestState& request) {
@@ -74,6 +74,7 @@ class Filler {
     } else if (work.begin > 0) {
       work.count = static_cast<int32_t>(request.shape.blocks[work.index].rows - work.begin);
     }
+    work.snapshot = work.kind == WorkKind::kDenoise && request.SnapshotDue(work.index, now_);
     left_ -= taken;
     has_heavy_ = has_heavy_ || heavy;
     work_.push_back(work);
@@ -81,8 +82,11 @@ class Filler {
   }
 
   std::vector<Work> Take() { return std::move(work_); }
+  int64_t rows() const { return budget_ - left_; }
 
  private:
+  const int64_t budget_;
+  const absl::Time now_;
   int64_t left_;
   bool has_heavy_ = false;
   std::vector<Work> work_;
@@ -115,28 +119,6 @@ absl::Status CheckFits(const RequestShape& shape, const GroupLimits& limits) {
   return absl::OkStatus();
 }
 
-std::vector<uint64_t> PickToStart(absl::Span<const RequestState* const> waiting, const GroupState& group,
-                                  absl::Time now, absl::Duration patience) {
-  std::vector<uint64_t> picked;
-  // Each may come to need a row for its token.
-  const int64_t most = std::min<int64_t>(group.limits.max_requests, group.limits.max_rows);
-  int64_t places = most - static_cast<int64_t>(group.running.size());
-  int64_t tokens = group.limits.cache_tokens;
-  for (const RequestState* request : group.running) tokens -= request->shape.cache_tokens;
-  for (const RequestState* request : waiting) {
-    if (places <= 0) break;
-    if (request->deadline <= now || !CheckFits(request->shape, group.limits).ok()) continue;
-    if (request->shape.cache_tokens > tokens) {
-      if (now - request->arrival >= patience) break;
-      continue;
-    }
-    picked.push_back(request->id);
-    tokens -= request->shape.cache_tokens;
-    --places;
-  }
-  return picked;
-}
-
 Iteration PickIteration(const GroupState& group, absl::Time now, absl::Duration ageing) {
   std::vector<const RequestState*> answers;
   std::vector<const RequestState*> others;
@@ -150,7 +132,7 @@ Iteration PickIteration(const GroupState& group, absl::Time now, absl::Duration 
   std::sort(answers.begin(), answers.end(), before);
   std::sort(others.begin(), others.end(), before);
 
-  Filler filler(group.limits.max_rows);
+  Filler filler(group.limits.max_rows, now);
   const auto num_answers = static_cast<int64_t>(answers.size());
   Iteration iteration;
   // The first in order goes ahead of the tokens if it cannot go beside them.
@@ -163,6 +145,7 @@ Iteration PickIteration(const GroupState& group, absl::Time now, absl::Duration 
     if (!filler.Add(*request)) iteration.tokens_left_out = true;
   }
   for (size_t i = first_is_in ? 1 : 0; i < others.size(); ++i) filler.Add(*others[i]);
+  iteration.rows = filler.rows();
   iteration.work = filler.Take();
   return iteration;
 }

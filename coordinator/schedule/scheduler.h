@@ -1,5 +1,5 @@
-// What a group does next: pure functions of queue, clock and the group's state. No threads, no RPC, no
-// memory.
+// What a group does next: pure functions of the clock and the group's state. No threads, no RPC, no memory.
+// placement.h says which group a request goes to.
 //
 // A request has a place on the group from its first piece of work to its last. An iteration has at most one
 // piece of each running request, within a budget of packed rows:
@@ -14,12 +14,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
 #include "common/request_plan.h"
+#include "coordinator/schedule/iteration_cost.h"
 #include "coordinator/schedule/request_state.h"
 
 namespace lancet {
@@ -35,24 +37,23 @@ struct GroupLimits {
 };
 
 struct GroupState {
-  std::vector<const RequestState*> running;
-  GroupLimits limits;
+  std::vector<const RequestState*> running{};
+  GroupLimits limits{};
   bool tokens_left_out = false;  // by the iteration before
+  // For placement.h.
+  bool leaving = false;                 // takes nothing new
+  std::string numerics{};               // groups that compute alike, to the bit, have the same
+  std::optional<IterationCost> cost{};  // as measured
 };
 
 // Whether the request could run on an idle group of these limits. FailedPrecondition names what it needs and
 // the limit.
 absl::Status CheckFits(const RequestShape& shape, const GroupLimits& limits);
 
-// Waiting requests that get a place now. `waiting` is in the queue's order; what is late or can never run
-// here is passed over. One that has no room yet is overtaken by those behind it until it has waited for
-// `patience`; then it is the next to start, whatever that leaves idle.
-std::vector<uint64_t> PickToStart(absl::Span<const RequestState* const> waiting, const GroupState& group,
-                                  absl::Time now, absl::Duration patience);
-
 struct Iteration {
   std::vector<Work> work;        // empty if everything was handed out already
   bool tokens_left_out = false;  // for GroupState of the next one
+  int64_t rows = 0;              // packed
 };
 
 // `ageing` as in queue.h.

@@ -105,6 +105,37 @@ TEST(ConvertPlanTest, RoundTripsAnAnswer) {
   EXPECT_FALSE(back->condition_image.has_value());
 }
 
+TEST(ConvertPlanTest, RoundTripsWhatGoesOn) {
+  RequestPlan drawing = SomePlan();
+  drawing.snapshot = LatentSnapshot{.step = 7,
+                                    .latents = std::vector<bf16>(6 * 48, bf16{0x1234}),
+                                    .previous_clean = std::vector<float>(6 * 48, 0.1f)};
+  EXPECT_EQ(FromProto(ToProto(drawing))->snapshot, drawing.snapshot);
+  RequestPlan answer = SomeAnswerPlan();
+  answer.answer->first_index = 9;
+  answer.prefix.back().answered = true;
+  const absl::StatusOr<RequestPlan> back = FromProto(ToProto(answer));
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->answer->first_index, 9);
+  EXPECT_TRUE(back->prefix.back().answered);
+  EXPECT_FALSE(back->prefix.front().answered);
+}
+
+TEST(ConvertPlanTest, RefusesSnapshotsOfOddOrHugeSize) {
+  RequestPlan plan = SomePlan();
+  plan.snapshot = LatentSnapshot{.step = 7, .latents = std::vector<bf16>(6 * 48), .previous_clean = {}};
+  v1::RequestPlan message = ToProto(plan);
+  message.mutable_snapshot()->mutable_latents()->pop_back();
+  EXPECT_THAT(std::string(FromProto(message).status().message()),
+              HasSubstr("plan.snapshot.latents: 575 bytes"));
+  message = ToProto(plan);
+  message.mutable_snapshot()->mutable_previous_clean()->assign((size_t{1} << 16) * 48 * 4 + 192, 'x');
+  EXPECT_THAT(std::string(FromProto(message).status().message()), HasSubstr("plan.snapshot.previous_clean"));
+  message = ToProto(plan);
+  message.mutable_snapshot()->set_step(0);
+  EXPECT_THAT(std::string(FromProto(message).status().message()), HasSubstr("plan.snapshot.step"));
+}
+
 struct BadPlan {
   const char* field;
   std::function<void(v1::RequestPlan&)> spoil;
@@ -182,7 +213,9 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
                                                             .cache_tokens = 5000,
                                                             .has_vision = true,
                                                             .max_requests = 7,
-                                                            .max_patches = 2304});
+                                                            .max_patches = 2304,
+                                                            .numerics = "cpu w4a16"});
+  EXPECT_EQ(reg.numerics, "cpu w4a16");
   EXPECT_EQ(reg.group, "g");
   EXPECT_EQ(reg.rank, 1);
   EXPECT_EQ(reg.world_size, 2);
@@ -200,6 +233,7 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
 
   EXPECT_EQ(RankRoundTrip(ReadyMessage{3}).epoch, 3u);
   EXPECT_EQ(RankRoundTrip(PongMessage{8}).id, 8u);
+  EXPECT_EQ(RankRoundTrip(LeavingMessage{2.5}).grace_seconds, 2.5);
   EXPECT_EQ(RankRoundTrip(FaultMessage{4, "broke"}).reason, "broke");
 
   DoneMessage done{.epoch = 2, .number = 5, .results = {}};
@@ -209,7 +243,8 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
                           .preview = RgbImage{1, 2, {1, 2, 3, 4, 5, 6}},
                           .image = std::nullopt,
                           .token = AnswerToken{17, true},
-                          .seconds = 0.5});
+                          .seconds = 0.5,
+                          .snapshot = LatentSnapshot{4, std::vector<bf16>(48, bf16{3}), {}}});
   done.results.emplace_back();
   done.results[1].image = RgbImage{1, 1, {7, 8, 9}};
   const DoneMessage back = RankRoundTrip(done);
@@ -222,6 +257,7 @@ TEST(ConvertRankMessageTest, RoundTripsEveryKind) {
   EXPECT_EQ(back.results[0].index, 3);
   EXPECT_EQ(back.results[0].token, done.results[0].token);
   EXPECT_EQ(back.results[0].seconds, 0.5);
+  EXPECT_EQ(back.results[0].snapshot, done.results[0].snapshot);
   EXPECT_EQ(back.results[1].image, done.results[1].image);
 }
 

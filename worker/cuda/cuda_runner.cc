@@ -162,7 +162,11 @@ absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPla
   if (!plan.draws()) return request;
 
   std::vector<bf16> noise;
-  if (trace_ != nullptr) noise = trace_->StartNoise(plan.request_id).value_or(std::vector<bf16>{});
+  if (plan.snapshot.has_value()) {
+    noise = plan.snapshot->latents;
+  } else if (trace_ != nullptr) {
+    noise = trace_->StartNoise(plan.request_id).value_or(std::vector<bf16>{});
+  }
   if (noise.empty()) noise = SeedNoise(plan);
   const int64_t values = plan.target.num_latents() * kLatentChannels;
   if (static_cast<int64_t>(noise.size()) != values) {
@@ -170,6 +174,10 @@ absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPla
   }
   LANCET_ASSIGN_OR_RETURN(request->latents, DeviceArray<bf16>::CopyOf(noise, ctx_->stream()));
   LANCET_ASSIGN_OR_RETURN(request->clean, DeviceArray<float>::Create(values));
+  if (plan.snapshot.has_value() && plan.sampler.solver == Solver::kDpmpp2m) {
+    LANCET_RETURN_IF_ERROR(request->clean.CopyFrom(plan.snapshot->previous_clean, ctx_->stream()));
+    request->previous_t = request->times[plan.snapshot->step - 1];
+  }
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
   if (trace_ != nullptr)
     trace_->OnLatents(plan.request_id, 0, {noise.data(), plan.target.num_latents(), kLatentChannels});
@@ -244,6 +252,10 @@ absl::StatusOr<CudaRunner::Placed> CudaRunner::Place(const PassItem& item, CudaP
   for (CudaKvCache* cache : caches) {
     switch (block.kind) {
       case PrefixKind::kText:
+        if (block.answered) {
+          pass.AddAnswer(cache, block.positions.t[item.work.begin]);
+          break;
+        }
         pass.AddText(cache, block.positions, item.work.begin,
                      item.work.count > 0 ? item.work.count : block.rows() - item.work.begin);
         break;
@@ -278,6 +290,10 @@ std::vector<int32_t> CudaRunner::TokenIds(absl::Span<const Placed> placed, const
       const PrefixBlock& block = plan.prefix[item.work.index];
       switch (block.kind) {
         case PrefixKind::kText: {
+          if (block.answered) {
+            *few++ = block.token_ids[item.work.begin];
+            break;
+          }
           const int64_t count = item.work.count > 0 ? item.work.count : block.rows() - item.work.begin;
           many = std::copy_n(block.token_ids.data() + item.work.begin, count, many);
           break;
@@ -431,16 +447,16 @@ absl::Status CudaRunner::RunPass(absl::Span<const PassItem> items, absl::Span<Wo
   std::vector<Placed> placed;
   int64_t answers = 0;
   int64_t pictures = 0;
-  bool recurs = true;  // the next pass may be like this one
-  bool previews = false;
+  bool recurs = true;          // the next pass may be like this one
+  bool pictures_wait = false;  // for a preview or a snapshot
   for (const PassItem& item : items) {
     LANCET_ASSIGN_OR_RETURN(placed.emplace_back(), Place(item, pass));
     Placed& last = placed.back();
     if (last.gen_rows > 0) last.picture = pictures++;
     answers += item.work.kind == WorkKind::kAnswer ? 1 : 0;
     recurs = recurs && item.work.kind != WorkKind::kPrefill;
-    previews =
-        previews || (item.work.kind == WorkKind::kDenoise && item.work.preview != PreviewMethod::kNone);
+    pictures_wait = pictures_wait || (item.work.kind == WorkKind::kDenoise &&
+                                      (item.work.preview != PreviewMethod::kNone || item.work.snapshot));
     if (trace_ != nullptr && item.work.kind == WorkKind::kDenoise && item.work.index == 0) {
       LANCET_RETURN_IF_ERROR(TraceCaches(*last.request));
     }
@@ -460,15 +476,18 @@ absl::Status CudaRunner::RunPass(absl::Span<const PassItem> items, absl::Span<Wo
   pass.AdvanceCaches();
   // Without a result nobody has to wait: what follows is ordered by the stream, and the tables bound how many
   // passes may be on their way.
-  if (answers == 0 && !previews) return absl::OkStatus();
+  if (answers == 0 && !pictures_wait) return absl::OkStatus();
   if (answers > 0) {
     LANCET_RETURN_IF_ERROR(
         picked_.CopyTo(absl::MakeSpan(host_picked_.data(), static_cast<size_t>(answers)), ctx_->stream()));
   }
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
-  for (size_t i = 0; previews && i < placed.size(); ++i) {
+  for (size_t i = 0; pictures_wait && i < placed.size(); ++i) {
     if (placed[i].work.kind == WorkKind::kDenoise && placed[i].work.preview != PreviewMethod::kNone) {
       LANCET_RETURN_IF_ERROR(Preview(placed[i], results[i]));
+    }
+    if (placed[i].work.snapshot && options_.rank == 0) {
+      LANCET_RETURN_IF_ERROR(TakeSnapshot(placed[i], results[i]));
     }
   }
   return answers > 0 ? ReadAnswers(placed, results) : absl::OkStatus();
@@ -525,6 +544,20 @@ absl::Status CudaRunner::EnqueueStep(const Placed& placed) {
   return absl::OkStatus();
 }
 
+absl::Status CudaRunner::TakeSnapshot(const Placed& placed, WorkResult& result) {
+  const CudaRequest& request = *placed.request;
+  const auto values = static_cast<size_t>(request.plan.target.num_latents() * kLatentChannels);
+  LatentSnapshot& snapshot = result.snapshot.emplace();
+  snapshot.step = placed.work.index + 1;
+  snapshot.latents.resize(values);
+  LANCET_RETURN_IF_ERROR(request.latents.CopyTo(absl::MakeSpan(snapshot.latents), ctx_->stream()));
+  if (request.plan.sampler.solver == Solver::kDpmpp2m) {
+    snapshot.previous_clean.resize(values);
+    LANCET_RETURN_IF_ERROR(request.clean.CopyTo(absl::MakeSpan(snapshot.previous_clean), ctx_->stream()));
+  }
+  return ctx_->Wait(options_.collective_timeout);
+}
+
 absl::Status CudaRunner::Preview(const Placed& placed, WorkResult& result) {
   CudaRequest& request = *placed.request;
   LANCET_CUDA_RETURN_IF_ERROR(cuda::EstimateClean(
@@ -548,7 +581,7 @@ absl::Status CudaRunner::ReadAnswers(absl::Span<const Placed> placed, absl::Span
       LANCET_RETURN_IF_ERROR(
           TraceRows(logits_.data() + answer_row * config_.vocab_size, config_.vocab_size, row));
       if (trace_ != nullptr) trace_->OnLogits(request.plan.request_id, index, 0, row);
-      const TokenChoice choice = ChooseToken(answer, request.plan.seed, index, 0, row);
+      const TokenChoice choice = ChooseToken(answer, request.plan.seed, answer.first_index + index, 0, row);
       if (choice.id < 0) return absl::InternalError("every logit of an answer is NaN");
       id = choice.id;
     }

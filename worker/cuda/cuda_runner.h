@@ -38,6 +38,8 @@ class CudaRunner final : public ModelRunner {
   std::string device() const override { return ctx_->description(); }
   size_t collective_capacity() const override;
   const ModelLimits& limits() const override { return limits_; }
+  // Rows of text are multiplied by other kernels than single rows.
+  bool answered_row_by_row() const override { return true; }
   absl::Status Attach(Collective* collective) override;
   absl::StatusOr<std::unique_ptr<ModelRequest>> Admit(const RequestPlan& plan) override;
   absl::Status EncodeVision(ModelRequest& request) override;
@@ -79,6 +81,7 @@ class CudaRunner final : public ModelRunner {
   absl::Status EnqueueMixedAnswers(absl::Span<const Placed> placed);
   absl::Status EnqueueStep(const Placed& placed);
   absl::Status Preview(const Placed& placed, WorkResult& result);
+  absl::Status TakeSnapshot(const Placed& placed, WorkResult& result);
   absl::Status TraceVelocity(const Placed& placed, bool conditional, const bf16* velocity);
   absl::Status ReadAnswers(absl::Span<const Placed> placed, absl::Span<WorkResult> results);
   // Of the estimate in preview_.

@@ -106,6 +106,14 @@ absl::StatusOr<std::unique_ptr<ModelRequest>> CpuRunner::Admit(const RequestPlan
   if (plan.answer.has_value()) request->last_token = plan.answer->first_token_id;
   if (!plan.draws()) return request;
   request->times = TimestepSchedule(plan.sampler.num_steps, plan.sampler.timestep_shift);
+  if (plan.snapshot.has_value()) {
+    const LatentSnapshot& snapshot = *plan.snapshot;
+    request->latents = snapshot.latents;
+    if (plan.sampler.solver == Solver::kDpmpp2m) {
+      request->solver.Resume(snapshot.previous_clean, request->times[snapshot.step - 1]);
+    }
+    return request;
+  }
   if (trace_ != nullptr) {
     request->latents = trace_->StartNoise(plan.request_id).value_or(std::vector<bf16>{});
   }
@@ -335,6 +343,9 @@ absl::Status CpuRunner::Step(const Placed& placed, int64_t first_gen, WorkResult
       break;
   }
   if (trace_ != nullptr) trace_->OnLatents(plan.request_id, step + 1, request.latents_view());
+  if (placed.work.snapshot && options_.rank == 0) {
+    result.snapshot = LatentSnapshot{step + 1, request.latents, request.solver.previous_clean()};
+  }
   if (preview) {
     LANCET_ASSIGN_OR_RETURN(result.preview, MakePreview(request, placed.work.preview, clean));
   }
@@ -367,7 +378,8 @@ absl::Status CpuRunner::PickTokens(absl::Span<const Placed> placed, absl::Span<W
     const int32_t index = placed[answers[k]].work.index;
     const absl::Span<const bf16> row(logits.row(k), share);
     if (trace_ != nullptr) trace_->OnLogits(plan.request_id, index, weights.head_rows.begin, row);
-    mine[k] = ChooseToken(*plan.answer, plan.seed, index, weights.head_rows.begin, row);
+    mine[k] =
+        ChooseToken(*plan.answer, plan.seed, plan.answer->first_index + index, weights.head_rows.begin, row);
   }
   std::vector<TokenChoice> all(count * options_.world_size);
   const auto bytes = [](std::vector<TokenChoice>& v) {

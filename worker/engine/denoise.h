@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "common/bf16.h"
@@ -56,6 +57,14 @@ class MultistepSolver {
   // every step, each starting where the one before ended. Estimates are f32, x' is summed in f32 and rounded
   // to bf16 once.
   void Step(ConstMatrixView<bf16> velocity, float t, float next_t, MatrixView<bf16> latents);
+
+  // What the next step needs besides the latents: the estimate of the step before (empty before the first),
+  // and, to go on elsewhere, where that one started.
+  const std::vector<float>& previous_clean() const { return previous_clean_; }
+  void Resume(std::vector<float> previous_clean, float previous_t) {
+    previous_clean_ = std::move(previous_clean);
+    previous_t_ = previous_t;
+  }
 
  private:
   std::vector<float> previous_clean_;  // D of the step before

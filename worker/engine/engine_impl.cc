@@ -104,7 +104,9 @@ absl::StatusOr<std::vector<WorkResult>> EngineImpl::Iterate(const std::vector<Wo
       run->Advance(work[i], results[i]);
       continue;
     }
-    if (rows > runner_->limits().max_rows) {
+    const bool replayed = work[i].kind == WorkKind::kPrefill && run->plan().prefix[work[i].index].answered &&
+                          runner_->answered_row_by_row();
+    if (rows > runner_->limits().max_rows || replayed) {
       LANCET_RETURN_IF_ERROR(RunLongPrefill(*run, work[i], results[i]));
       continue;
     }
@@ -174,7 +176,9 @@ absl::Status EngineImpl::RunLongPrefill(RequestRun& run, const Work& work, WorkR
   if (work.kind != WorkKind::kPrefill || max_rows < rows / count) {
     return absl::InvalidArgumentError(absl::StrCat("work of ", rows, " rows; a pass has at most ", max_rows));
   }
-  const int64_t chunk = max_rows / (rows / count);  // either cache takes a row of its own
+  // Either cache takes a row of its own.
+  const bool row_by_row = run.plan().prefix[work.index].answered && runner_->answered_row_by_row();
+  const int64_t chunk = row_by_row ? 1 : max_rows / (rows / count);
   for (int64_t done = 0; done < count; done += chunk) {
     PassItem item{run.memory.get(), work};
     item.work.begin = static_cast<int32_t>(work.begin + done);

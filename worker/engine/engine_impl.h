@@ -42,7 +42,8 @@ class EngineImpl final : public Engine {
   // Work outside the trunk.
   absl::Status Execute(RequestRun& run, const Work& work, WorkResult& result);
   absl::Status RunPass(const std::vector<Work>& work, Pending& pending, std::vector<WorkResult>& results);
-  // Longer text is cut so that a pass is not larger than limits().max_rows.
+  // Longer text is cut so that a pass is not larger than limits().max_rows; an answer's rows where they come
+  // one by one.
   absl::Status RunLongPrefill(RequestRun& run, const Work& work, WorkResult& result);
 
   const EngineOptions options_;

@@ -53,12 +53,15 @@ class ModelRunner {
   // Floats of the largest all-reduce. Equal on every rank.
   virtual size_t collective_capacity() const = 0;
   virtual const ModelLimits& limits() const = 0;
+  // Whether rows of PrefixBlock::answered come one in a pass, because text takes another way through the
+  // device than answers do.
+  virtual bool answered_row_by_row() const { return false; }
 
   // Starts an epoch: `collective` is used from now on and outlives the epoch. All requests are gone by then.
   virtual absl::Status Attach(Collective* collective) = 0;
 
   // Takes memory for a request; `plan` was checked against limits() and outlives the ModelRequest. The start
-  // noise comes from the plan's seed, or from the trace.
+  // noise comes from the plan's seed, or from the trace; with a plan.snapshot the sampler goes on from there.
   virtual absl::StatusOr<std::unique_ptr<ModelRequest>> Admit(const RequestPlan& plan) = 0;
 
   // plan.vision_image to features.
@@ -70,7 +73,7 @@ class ModelRunner {
   // items; attention stays within a request. Items are of different requests, or consecutive parts of one
   // prefix block; together they have at most limits().max_rows rows (PassRows). A request's outcome does not
   // depend on the other items, to the bit. results[i] is the result of items[i]: `preview` on rank 0 when the
-  // work asks for it, `token` on every rank.
+  // work asks for it, `token` on every rank, `snapshot` on rank 0 when the work asks for it.
   virtual absl::Status RunPass(absl::Span<const PassItem> items, absl::Span<WorkResult> results) = 0;
 
   // The finished latents as a picture; nothing on other ranks than 0.

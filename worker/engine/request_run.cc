@@ -106,8 +106,30 @@ absl::Status CheckAnswer(const AnswerParams& answer, const ModelConfig& config) 
     return Bad("answer.num_valid_tokens",
                absl::StrCat(answer.num_valid_tokens, " is outside 1 to ", config.vocab_size));
   }
+  if (answer.first_index < 0 || answer.first_index > kMaxPrefixTokens) {
+    return Bad("answer.first_index", absl::StrCat(answer.first_index, " is outside 0 to ", kMaxPrefixTokens));
+  }
   LANCET_RETURN_IF_ERROR(CheckToken("answer.first_token_id", answer.first_token_id, config));
   return CheckToken("answer.stop_token_id", answer.stop_token_id, config);
+}
+
+// A snapshot's values may be anything: a sampler that ran into NaN goes on with NaN.
+absl::Status CheckSnapshot(const RequestPlan& plan) {
+  const LatentSnapshot& snapshot = *plan.snapshot;
+  if (!plan.draws()) return Bad("snapshot", "given without a target");
+  if (snapshot.step < 1 || snapshot.step > plan.sampler.num_steps) {
+    return Bad("snapshot.step", absl::StrCat(snapshot.step, " is outside 1 to ", plan.sampler.num_steps));
+  }
+  const auto values = static_cast<size_t>(plan.target.num_latents() * kLatentChannels);
+  if (snapshot.latents.size() != values) {
+    return Bad("snapshot.latents", absl::StrCat(snapshot.latents.size(), " values; expected ", values));
+  }
+  const size_t kept = plan.sampler.solver == Solver::kDpmpp2m ? values : 0;
+  if (snapshot.previous_clean.size() != kept) {
+    return Bad("snapshot.previous_clean",
+               absl::StrCat(snapshot.previous_clean.size(), " values; expected ", kept));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, const ModelLimits& limits) {
@@ -135,6 +157,9 @@ absl::Status CheckPrefix(const RequestPlan& plan, const ModelConfig& config, con
         return Bad(field, absl::StrCat(pass_rows, " rows; a pass has at most ", limits.max_rows));
       }
     }
+    if (block.answered && (block.kind != PrefixKind::kText || !plan.answer.has_value())) {
+      return Bad(field, "rows of an answer that are not text, or of a plan without an answer");
+    }
     LANCET_RETURN_IF_ERROR(CheckPositions(field, block.positions, rows));
   }
   return absl::OkStatus();
@@ -154,6 +179,7 @@ absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const
     if (limits.max_patches == 0) return Bad("answer", "this checkpoint has no vision tower");
     LANCET_RETURN_IF_ERROR(CheckAnswer(*plan.answer, config));
   }
+  if (plan.snapshot.has_value()) LANCET_RETURN_IF_ERROR(CheckSnapshot(plan));
   if (plan.vision_image.has_value()) {
     if (limits.max_patches == 0) return Bad("vision_image", "this checkpoint has no vision tower");
     LANCET_RETURN_IF_ERROR(CheckImage("vision_image", *plan.vision_image, limits.cell_px,

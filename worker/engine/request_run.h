@@ -20,7 +20,10 @@ absl::Status CheckPlan(const RequestPlan& plan, const ModelConfig& config, const
 // How far a request is.
 class RequestRun {
  public:
-  explicit RequestRun(RequestPlan request) : plan_(std::move(request)), layout_(MakeCacheLayout(plan_)) {}
+  explicit RequestRun(RequestPlan request)
+      : plan_(std::move(request)),
+        layout_(MakeCacheLayout(plan_)),
+        steps_(plan_.snapshot.has_value() ? plan_.snapshot->step : 0) {}
 
   const RequestPlan& plan() const { return plan_; }
   const CacheLayout& layout() const { return layout_; }
@@ -45,7 +48,7 @@ class RequestRun {
   bool latents_done_ = false;
   int32_t block_ = 0;  // the prefix block that is next
   int32_t row_ = 0;    // rows of it that are done
-  int32_t steps_ = 0;
+  int32_t steps_;      // done, here or before the snapshot
   int32_t tokens_ = 0;
   bool answered_ = false;
   bool decoded_ = false;

@@ -61,7 +61,8 @@ std::vector<Work> AllWork(const RequestPlan& plan) {
     for (int32_t i = 0; i < plan.answer->max_new_tokens; ++i) add(WorkKind::kAnswer, i);
     return work;
   }
-  for (int32_t step = 0; step < plan.sampler.num_steps; ++step) add(WorkKind::kDenoise, step);
+  const int32_t first_step = plan.snapshot.has_value() ? plan.snapshot->step : 0;
+  for (int32_t step = first_step; step < plan.sampler.num_steps; ++step) add(WorkKind::kDenoise, step);
   add(WorkKind::kDecode, 0);
   return work;
 }
