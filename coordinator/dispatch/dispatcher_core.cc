@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "common/logging.h"
 #include "common/model_config.h"
+#include "common/plan_resume.h"
 
 namespace lancet {
 namespace {
@@ -35,12 +36,13 @@ DispatcherCore::DispatcherCore(Options options)
 
 CallStatus DispatcherCore::CheckNew(const NewRequest& request, const RequestShape& shape,
                                     absl::Time now) const {
-  if (draining_) return Failed(absl::UnavailableError("the server drains; it takes no new work"));
+  if (draining_)
+    return {absl::UnavailableError("the server drains; it takes no new work"), estimate_.RetryDelay(1)};
   if (request.deadline <= now)
     return Failed(absl::DeadlineExceededError("the deadline passed before work began"));
-  if (!AnyServing()) return Failed(absl::UnavailableError("no healthy group of workers"));
+  if (!AnyServing()) return {absl::UnavailableError("no healthy group of workers"), estimate_.RetryDelay(1)};
   if (absl::Status fits = CheckFitsSome(shape); !fits.ok()) return Failed(std::move(fits));
-  if (static_cast<int>(calls_.size()) >= options_.max_calls) {
+  if (static_cast<int>(calls_.size() - kept_.size()) >= options_.max_calls) {
     return CallStatus{
         absl::ResourceExhaustedError(absl::StrCat("too many calls: the limit is ", options_.max_calls)),
         estimate_.RetryDelay(1)};
@@ -49,6 +51,7 @@ CallStatus DispatcherCore::CheckNew(const NewRequest& request, const RequestShap
 }
 
 void DispatcherCore::Submit(NewRequest request, absl::Time now) {
+  if (!request.idempotency_key.empty() && Join(request)) return;
   auto call = std::make_unique<Call>();
   RequestState& state = call->state;
   state.id = request.plan.request_id;
@@ -69,7 +72,13 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
   call->plan = std::move(request.plan);
   call->output_format = request.output_format;
   call->warnings = std::move(request.warnings);
-  call->stream = std::move(request.stream);
+  const std::shared_ptr<EventStream> stream = std::move(request.stream);
+  call->key = std::move(request.idempotency_key);
+  call->digest = request.digest;
+  call->audience = std::make_shared<Audience>(/*keeps=*/!call->key.empty());
+  call->audience->Join(stream);
+  call->clients.push_back({state.id, stream});
+  if (!call->key.empty()) keys_[call->key] = state.id;
   call->preview = request.preview;
   if (call->preview.has_value()) {
     state.preview_every = call->preview->every_n_steps;
@@ -77,8 +86,7 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
     call->previews = std::make_shared<PreviewSlot>();
   }
   Call& added = *(calls_[state.id] = std::move(call));
-  if (status.status.ok() && added.stream->cancelled())
-    status.status = absl::CancelledError("the client went away");
+  if (status.status.ok() && stream->cancelled()) status.status = absl::CancelledError("the client went away");
   if (status.status.ok()) {
     status.status = queue_.Push(&added.state);
     if (!status.status.ok()) {
@@ -87,22 +95,6 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
     }
   }
   if (!status.status.ok()) End(added, std::move(status), now);
-  Pump(now);
-}
-
-void DispatcherCore::Cancel(uint64_t id, absl::Time now) {
-  const auto found = calls_.find(id);
-  if (found == calls_.end()) return;
-  End(*found->second, Failed(absl::CancelledError("the client went away")), now);
-  Pump(now);
-}
-
-void DispatcherCore::OnCallDone(uint64_t id, absl::Time now) {
-  const auto found = calls_.find(id);
-  if (found == calls_.end()) return;
-  // Ends what is not ended: the transport broke before the outcome was known.
-  End(*found->second, Failed(absl::CancelledError("the connection broke")), now);
-  calls_.erase(found);
   Pump(now);
 }
 
@@ -120,42 +112,52 @@ void DispatcherCore::End(Call& call, CallStatus status, absl::Time now) {
   if (call.ended) return;
   call.ended = true;
   Leave(call, now);
+  call.plan = {};
+  call.snapshot.reset();
   LogOutcome(call, status.status, now);
-  call.stream->End(std::move(status));
-}
-
-void DispatcherCore::EndAll(const absl::Status& status, absl::Time now) {
-  for (auto& [id, call] : calls_) End(*call, Failed(status), now);
+  call.audience->End(status);
+  KeepResult(call, status.status, now);
 }
 
 // --- Work. ---
 
 void DispatcherCore::Pump(absl::Time now) {
+  StartWaiting(now);
   for (const auto& [name, group] : registry_.groups()) {
     if (!group->serving()) continue;
     Load& load = loads_[group.get()];
-    StartWaiting(*group, load, now);
     while (group->session()->CanIterate()) {
       Iteration iteration = PickIteration(StateOf(*group, load), now, options_.ageing);
       if (iteration.work.empty()) break;
-      for (const Work& work : iteration.work) calls_.at(work.request_id)->state.Issue(work);
+      for (const Work& work : iteration.work) {
+        RequestState& state = calls_.at(work.request_id)->state;
+        state.Issue(work);
+        if (work.snapshot) state.snapshot_asked = now;
+      }
+      load.rows.push_back(iteration.rows);
       load.tokens_left_out = iteration.tokens_left_out;
       group->session()->Iterate(std::move(iteration.work), now);
     }
   }
+  TakeOffLeavingGroups(now);
   TellPositions(now);
   TellReadiness();
 }
 
-void DispatcherCore::StartWaiting(Group& group, Load& load, absl::Time now) {
+void DispatcherCore::StartWaiting(absl::Time now) {
+  std::vector<Group*> groups;
+  for (const auto& [name, group] : registry_.groups()) {
+    if (group->serving()) groups.push_back(group.get());
+  }
+  const std::vector<const RequestState*> waiting = queue_.InOrder(now);
+  if (waiting.empty()) return;
   // A request that has no room may be overtaken for as long as it takes to rise by one level of priority.
-  const std::vector<uint64_t> ids =
-      PickToStart(queue_.InOrder(now), StateOf(group, load), now, /*patience=*/options_.ageing);
-  for (const uint64_t id : ids) {
+  for (const Placement& placement :
+       PlaceWaiting(waiting, StatesOfServing(), now, /*patience=*/options_.ageing)) {
+    Group& group = *groups[placement.group];
     // One command for the admission, one left for an iteration; the rest starts when acknowledgements come
     // in.
-    if (!group.session()->CanSend(2)) return;
-    Start(*calls_.at(id), group, load, now);
+    if (group.session()->CanSend(2)) Start(*calls_.at(placement.request_id), group, loads_[&group], now);
   }
 }
 
@@ -164,17 +166,32 @@ void DispatcherCore::Start(Call& call, Group& group, Load& load, absl::Time now)
   call.state.phase = RequestPhase::kRunning;
   call.group = &group;
   call.group_name = group.name();
+  if (!options_.recovery.resume_anywhere) call.state.numerics = group.numerics();
+  call.state.snapshot_every = call.answer.has_value() ? 0 : options_.recovery.snapshot_every;
+  call.state.snapshot_age = options_.recovery.snapshot_age;
+  call.state.snapshot_asked = now;
+  load.running.push_back(&call);
+  group.session()->Admit(PlanToCome(call), now);
+  if (call.resumes > 0) {
+    LogInfo("request goes on", {{"request_id", RequestIdText(call.state.id)},
+                                {"group", group.name()},
+                                {"step", call.state.first_step},
+                                {"tokens", call.tokens.size()}});
+    if (!call.answer.has_value()) TellProgress(call, now);
+    return;
+  }
   call.started = now;
   call.timings.queue = now - call.state.arrival;
-  load.running.push_back(&call);
-  group.session()->Admit(std::move(call.plan), now);
-  call.stream->Push(StartedEvent{RequestIdText(call.state.id), call.seed, call.width, call.height,
-                                 call.state.shape.num_steps, std::move(call.warnings),
-                                 call.state.shape.max_new_tokens, call.input});
+  call.audience->Push(StartedEvent{RequestIdText(call.state.id), call.seed, call.width, call.height,
+                                   call.state.shape.num_steps, std::move(call.warnings),
+                                   call.state.shape.max_new_tokens, call.input});
 }
 
 void DispatcherCore::OnFinished(Group& group, GroupSession::Finished finished) {
-  const size_t running = std::max<size_t>(loads_[&group].running.size(), 1);
+  Load& load = loads_[&group];
+  const size_t running = std::max<size_t>(load.running.size(), 1);
+  load.cost.Add(load.rows.front(), finished.took);
+  load.rows.pop_front();
   estimate_.AddIteration(finished.took, static_cast<int64_t>(finished.results.size()),
                          static_cast<int64_t>(running));
   for (size_t i = 0; i < finished.results.size(); ++i) {
@@ -199,12 +216,16 @@ void DispatcherCore::OnResult(Call& call, const Work& work, WorkResult result, a
       return;
     case WorkKind::kDenoise:
       call.timings.denoise += took;
-      call.stream->Push(
-          ProgressEvent{call.state.steps_done, call.state.shape.num_steps, now - call.started,
-                        estimate_.ForPieces(call.state.pieces_left()).value_or(absl::ZeroDuration())});
+      TellProgress(call, now);
+      if (result.snapshot.has_value() && result.snapshot->step == call.state.steps_done &&
+          SnapshotFits(call.plan, *result.snapshot)) {
+        call.snapshot = *std::move(result.snapshot);
+      }
+      if (call.hand_over) HandOver(call, /*at_once=*/false, now);
       if (result.preview.has_value() && call.preview.has_value()) {
-        options_.encoder->EncodePreview(call.previews, call.state.steps_done, *std::move(result.preview),
-                                        *call.preview, call.stream);
+        call.state.previewed = work.index + 1;
+        options_.encoder->EncodePreview(call.previews, work.index + 1, *std::move(result.preview),
+                                        *call.preview, call.audience);
       }
       return;
     case WorkKind::kDecode:
@@ -220,6 +241,8 @@ void DispatcherCore::OnResult(Call& call, const Work& work, WorkResult result, a
 
 void DispatcherCore::OnPicture(Call& call, RgbImage image, absl::Time now) {
   Leave(call, now);
+  call.plan = {};
+  call.snapshot.reset();
   options_.encoder->EncodeResult(std::move(image), call.output_format,
                                  [post = options_.post, this, id = call.state.id](
                                      absl::StatusOr<EncodedImage> encoded, absl::Duration encoding) {
@@ -234,7 +257,8 @@ void DispatcherCore::OnPicture(Call& call, RgbImage image, absl::Time now) {
 }
 
 void DispatcherCore::OnToken(Call& call, const AnswerToken& token, absl::Time now) {
-  ++call.answer_tokens;
+  call.tokens.push_back(token.id);
+  const auto count = static_cast<int32_t>(call.tokens.size());
   const bool stop = token.id == call.answer->stop_token_id;
   absl::StatusOr<std::string> text = stop ? std::string() : call.text->Add(token.id);
   if (!text.ok()) {
@@ -244,12 +268,12 @@ void DispatcherCore::OnToken(Call& call, const AnswerToken& token, absl::Time no
     return;
   }
   if (token.last) *text += call.text->Finish();
-  if (!text->empty()) call.stream->Push(DeltaEvent{*std::move(text), call.answer_tokens});
+  if (!text->empty()) call.audience->Push(DeltaEvent{*std::move(text), count});
   if (!token.last) return;
   call.timings.total = now - call.state.arrival;
-  call.stream->Push(TextResultEvent{call.text->text(), stop ? FinishReason::kStop : FinishReason::kLength,
-                                    call.prompt_tokens, call.answer_tokens, call.seed, call.timings,
-                                    options_.fingerprint});
+  call.audience->Push(TextResultEvent{call.text->text(), stop ? FinishReason::kStop : FinishReason::kLength,
+                                      call.prompt_tokens, count, call.seed, call.timings,
+                                      options_.fingerprint});
   End(call, CallStatus{}, now);
 }
 
@@ -265,35 +289,13 @@ void DispatcherCore::OnEncoded(uint64_t id, absl::StatusOr<EncodedImage> image, 
   }
   call.timings.encode = took;
   call.timings.total = now - call.state.arrival;
-  call.stream->Push(ResultEvent{*std::move(image), call.seed, call.timings, options_.fingerprint});
+  call.audience->Push(ResultEvent{*std::move(image), call.seed, call.timings, options_.fingerprint});
   End(call, CallStatus{}, now);
 }
 
 // --- Groups. ---
 
 void DispatcherCore::OnServing(Group& group) { loads_[&group] = Load{}; }
-
-void DispatcherCore::OnLost(Group& group, const absl::Status& reason) {
-  const auto found = loads_.find(&group);
-  if (found != loads_.end()) {
-    const Load load = std::move(found->second);
-    loads_.erase(found);
-    for (Call* call : load.running) {
-      call->group = nullptr;
-      // The reason is the server's business: hosts and files are in it.
-      LogWarning("request lost with its group", {{"request_id", RequestIdText(call->state.id)},
-                                                 {"group", group.name()},
-                                                 {"reason", reason.message()}});
-      End(*call, Failed(absl::UnavailableError("the workers of this request were lost; try again")), now_);
-    }
-  }
-  // What waits for this group alone would wait for ever.
-  for (auto& [id, call] : calls_) {
-    if (call->state.phase == RequestPhase::kQueued && !CheckFitsSome(call->state.shape).ok()) {
-      End(*call, Failed(absl::UnavailableError("no healthy group of workers")), now_);
-    }
-  }
-}
 
 void DispatcherCore::OnConnected(std::shared_ptr<RankLink> link, absl::Time now) {
   now_ = now;
@@ -319,12 +321,18 @@ void DispatcherCore::Tick(absl::Time now) {
     if (call->state.deadline <= now) {
       End(*call, Failed(absl::DeadlineExceededError("the request's deadline passed")), now);
     }
-    if (call->stream->Stalled(now) > options_.client_stall_timeout) {
-      End(*call, Failed(absl::CancelledError("the client does not read")), now);
-      call->stream->CutWriter();
+    for (Client& client : call->clients) {
+      if (client.stream->Stalled(now) <= options_.client_stall_timeout) continue;
+      LeaveAudience(*call, client, absl::CancelledError("the client does not read"), now);
+      client.stream->CutWriter();
+    }
+    if (now - call->orphaned > options_.idempotency.orphan_wait) {
+      End(*call, Failed(absl::CancelledError("the client went away and nobody joined")), now);
     }
   }
   registry_.Tick(now);
+  EndHomeless(now);
+  ExpireResults(now);
   Pump(now);
 }
 
@@ -335,14 +343,16 @@ void DispatcherCore::Drain() {
 
 void DispatcherCore::Stop(absl::Time now) {
   Drain();
-  EndAll(absl::UnavailableError("the server stops"), now);
+  for (auto& [id, call] : calls_) {
+    End(*call, {absl::UnavailableError("the server stops"), estimate_.RetryDelay(1)}, now);
+  }
 }
 
 // --- What others are told. ---
 
 bool DispatcherCore::AnyServing() const {
   return std::any_of(registry_.groups().begin(), registry_.groups().end(),
-                     [](const auto& entry) { return entry.second->serving(); });
+                     [](const auto& entry) { return TakesWork(*entry.second); });
 }
 
 GroupLimits DispatcherCore::LimitsOf(const Group& group) const {
@@ -353,15 +363,30 @@ GroupLimits DispatcherCore::LimitsOf(const Group& group) const {
 }
 
 GroupState DispatcherCore::StateOf(const Group& group, const Load& load) const {
-  GroupState state{.running = {}, .limits = LimitsOf(group), .tokens_left_out = load.tokens_left_out};
+  GroupState state{.running = {},
+                   .limits = LimitsOf(group),
+                   .tokens_left_out = load.tokens_left_out,
+                   .leaving = group.leaving(),
+                   .numerics = group.numerics(),
+                   .cost = load.cost.cost()};
   for (const Call* call : load.running) state.running.push_back(&call->state);
   return state;
+}
+
+std::vector<GroupState> DispatcherCore::StatesOfServing() const {
+  std::vector<GroupState> states;
+  for (const auto& [name, group] : registry_.groups()) {
+    if (!group->serving()) continue;
+    const auto load = loads_.find(group.get());
+    states.push_back(StateOf(*group, load == loads_.end() ? Load() : load->second));
+  }
+  return states;
 }
 
 absl::Status DispatcherCore::CheckFitsSome(const RequestShape& shape) const {
   absl::Status status = absl::FailedPreconditionError("no healthy group of workers");
   for (const auto& [name, group] : registry_.groups()) {
-    if (!group->serving()) continue;
+    if (!TakesWork(*group)) continue;
     status = CheckFits(shape, LimitsOf(*group));
     if (status.ok()) return status;
   }
@@ -375,8 +400,14 @@ int64_t DispatcherCore::WorkAhead(absl::Span<const RequestState* const> waiting)
     for (const Call* call : load.running) work += call->state.pieces_left();
     places += LimitsOf(*group).max_requests;
   }
-  for (const RequestState* request : waiting) work += request->shape.num_pieces();
+  for (const RequestState* request : waiting) work += request->num_pieces();
   return work / std::max<int64_t>(1, places);
+}
+
+void DispatcherCore::TellProgress(Call& call, absl::Time now) {
+  call.audience->Push(
+      ProgressEvent{call.state.steps_done, call.state.shape.num_steps, now - call.started,
+                    estimate_.ForPieces(call.state.pieces_left()).value_or(absl::ZeroDuration())});
 }
 
 void DispatcherCore::TellPositions(absl::Time now) {
@@ -385,7 +416,7 @@ void DispatcherCore::TellPositions(absl::Time now) {
     Call& call = *calls_.at(order[i]->id);
     if (call.position == static_cast<int32_t>(i)) continue;
     call.position = static_cast<int32_t>(i);
-    call.stream->Push(
+    call.audience->Push(
         QueuedEvent{call.position, estimate_.ForIterations(WorkAhead(absl::MakeConstSpan(order).first(i)))});
   }
 }
@@ -393,7 +424,7 @@ void DispatcherCore::TellPositions(absl::Time now) {
 void DispatcherCore::TellReadiness() {
   const bool serving = !draining_ && AnyServing();
   const bool serving_vision = serving && std::any_of(loads_.begin(), loads_.end(), [](const auto& entry) {
-                                return entry.first->serving() && entry.first->limits().has_vision;
+                                return TakesWork(*entry.first) && entry.first->limits().has_vision;
                               });
   if (serving == told_serving_ && serving_vision == told_serving_vision_) return;
   if (serving != told_serving_) LogInfo(serving ? "ready" : "not ready");
@@ -424,7 +455,8 @@ void DispatcherCore::LogOutcome(const Call& call, const absl::Status& status, ab
        {"height", call.height},
        {"steps_done", call.state.steps_done},
        {"steps", call.state.shape.num_steps},
-       {"answer_tokens", call.answer_tokens},
+       {"answer_tokens", call.tokens.size()},
+       {"resumes", call.resumes},
        {"queue_s", Seconds(ran ? call.timings.queue : now - call.state.arrival)},
        {"input_s", Seconds(call.timings.input)},
        {"prefill_s", Seconds(call.timings.prefill)},

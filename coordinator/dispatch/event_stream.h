@@ -25,8 +25,17 @@ class StreamWriter {
   virtual void Cut() = 0;
 };
 
+// What events are pushed to, from any thread.
+class EventSink {
+ public:
+  virtual ~EventSink() = default;
+  virtual void Push(ClientEvent event) = 0;
+  // Nobody listens any more.
+  virtual bool cancelled() const = 0;
+};
+
 // Thread-safe. Shared between the dispatcher, the encoder's threads and the call.
-class EventStream {
+class EventStream final : public EventSink {
  public:
   // `clock` outlives the stream.
   explicit EventStream(const Clock* clock) : clock_(clock) {}
@@ -36,7 +45,7 @@ class EventStream {
   void SetWriter(std::weak_ptr<StreamWriter> writer);
 
   // Producers. Ignored after End or, but for the end, after a result.
-  void Push(ClientEvent event);
+  void Push(ClientEvent event) override;
   // The first one counts. On an error, events that were not sent are dropped, but for started and text.
   void End(CallStatus status);
 
@@ -47,7 +56,7 @@ class EventStream {
 
   // The client went away; may be called at any time.
   void SetCancelled();
-  bool cancelled() const;
+  bool cancelled() const override;
 
   // How long the event that was taken last has been on its way; zero if it was sent.
   absl::Duration Stalled(absl::Time now) const;

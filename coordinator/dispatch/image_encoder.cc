@@ -23,7 +23,7 @@ absl::StatusOr<EncodedImage> EncodeFitted(const RgbImage& image, const PreviewPl
   return Encode(fitted, plan.format);
 }
 
-void EncodeNewest(PreviewSlot& slot, const PreviewPlan& plan, EventStream& stream) {
+void EncodeNewest(PreviewSlot& slot, const PreviewPlan& plan, EventSink& sink) {
   std::optional<RgbImage> image;
   int32_t step = 0;
   {
@@ -32,10 +32,10 @@ void EncodeNewest(PreviewSlot& slot, const PreviewPlan& plan, EventStream& strea
     image.swap(slot.newest);
     step = slot.step;
   }
-  if (!image.has_value() || stream.cancelled()) return;
+  if (!image.has_value() || sink.cancelled()) return;
   absl::StatusOr<EncodedImage> encoded = EncodeFitted(*image, plan);
   if (encoded.ok()) {
-    stream.Push(PreviewEvent{step, *std::move(encoded)});
+    sink.Push(PreviewEvent{step, *std::move(encoded)});
   } else {
     // A missing preview does not fail the request.
     LogError("preview not encoded", {{"step", step}, {"reason", encoded.status().message()}});
@@ -45,7 +45,7 @@ void EncodeNewest(PreviewSlot& slot, const PreviewPlan& plan, EventStream& strea
 }  // namespace
 
 void PooledImageEncoder::EncodePreview(const std::shared_ptr<PreviewSlot>& slot, int32_t step, RgbImage image,
-                                       const PreviewPlan& plan, const std::shared_ptr<EventStream>& stream) {
+                                       const PreviewPlan& plan, const std::shared_ptr<EventSink>& sink) {
   {
     const std::lock_guard<std::mutex> lock(slot->mu);
     slot->newest = std::move(image);
@@ -53,7 +53,7 @@ void PooledImageEncoder::EncodePreview(const std::shared_ptr<PreviewSlot>& slot,
     if (slot->scheduled) return;
     slot->scheduled = true;
   }
-  if (pool_->TryPost([slot, plan, stream] { EncodeNewest(*slot, plan, *stream); })) return;
+  if (pool_->TryPost([slot, plan, sink] { EncodeNewest(*slot, plan, *sink); })) return;
   const std::lock_guard<std::mutex> lock(slot->mu);
   slot->scheduled = false;
   slot->newest.reset();

@@ -30,10 +30,10 @@ class ImageEncoder {
  public:
   virtual ~ImageEncoder() = default;
 
-  // Scales and encodes a preview and pushes it to `stream`. One that still waits in `slot` is replaced;
+  // Scales and encodes a preview and pushes it to `sink`. One that still waits in `slot` is replaced;
   // dropped when the encoder is overloaded.
   virtual void EncodePreview(const std::shared_ptr<PreviewSlot>& slot, int32_t step, RgbImage image,
-                             const PreviewPlan& plan, const std::shared_ptr<EventStream>& stream) = 0;
+                             const PreviewPlan& plan, const std::shared_ptr<EventSink>& sink) = 0;
 
   // Calls `done` with the file and the time that encoding took, from a thread of the encoder. Never dropped:
   // the callers are bounded by the number of calls.
@@ -48,7 +48,7 @@ class PooledImageEncoder final : public ImageEncoder {
   explicit PooledImageEncoder(TaskRunner* pool) : pool_(pool) {}
 
   void EncodePreview(const std::shared_ptr<PreviewSlot>& slot, int32_t step, RgbImage image,
-                     const PreviewPlan& plan, const std::shared_ptr<EventStream>& stream) override;
+                     const PreviewPlan& plan, const std::shared_ptr<EventSink>& sink) override;
   void EncodeResult(RgbImage image, ImageFormat format, ResultCallback done) override;
 
  private:

@@ -39,7 +39,7 @@ void Group::Join(std::shared_ptr<RankLink> link, RegisterMessage info, absl::Tim
                           {"pid", info.pid}});
   const int rank = info.rank;
   members_.emplace(rank, Member{std::move(link), std::move(info), Heartbeat(options_.heartbeat)});
-  if (complete() && now >= form_not_before_) Form(now);
+  if (complete() && !leaving() && now >= form_not_before_) Form(now);
 }
 
 void Group::Form(absl::Time now) {
@@ -97,6 +97,12 @@ void Group::OnMessage(int rank, const RankLink* link, RankMessage message, absl:
     Drop(rank, absl::InvalidArgumentError("it registered twice on one stream"), now);
     return;
   }
+  if (const auto* leaving = std::get_if<LeavingMessage>(&message)) {
+    LogInfo("rank leaves", {{"group", name_}, {"rank", rank}, {"grace_s", leaving->grace_seconds}});
+    member->leaving = true;
+    observer_->OnLeaving(*this, now + absl::Seconds(leaving->grace_seconds));
+    return;
+  }
   if (session_ == nullptr) return;  // an answer to the epoch that has just ended
   if (const auto* ready = std::get_if<ReadyMessage>(&message)) {
     const bool was_serving = session_->serving();
@@ -144,7 +150,7 @@ void Group::Tick(absl::Time now) {
   }
   if (session_ != nullptr) {
     if (const absl::Status status = session_->CheckDeadlines(now); !status.ok()) EndEpoch(status, now);
-  } else if (complete() && now >= form_not_before_) {
+  } else if (complete() && !leaving() && now >= form_not_before_) {
     Form(now);
   }
 }
@@ -168,6 +174,29 @@ GroupLimits Group::limits() const {
     limits.has_vision = limits.has_vision && own.has_vision;
   }
   return limits;
+}
+
+std::string Group::numerics() const {
+  std::string kinds;
+  const std::string* last = nullptr;
+  for (const auto& [rank, member] : members_) {
+    // Ranks that compute alike are named once.
+    if (last == nullptr || *last != member.info.numerics) absl::StrAppend(&kinds, " ", member.info.numerics);
+    last = &member.info.numerics;
+  }
+  return absl::StrCat(world_size_, " x", kinds);
+}
+
+bool Group::leaving() const {
+  return std::any_of(members_.begin(), members_.end(),
+                     [](const auto& entry) { return entry.second.leaving; });
+}
+
+void Group::Dismiss() {
+  for (auto& [rank, member] : members_) {
+    if (!member.leaving || std::exchange(member.dismissed, true)) continue;
+    member.link->Send(ShutdownMessage{});
+  }
 }
 
 std::string Group::device() const { return members_.empty() ? "" : members_.begin()->second.info.device; }

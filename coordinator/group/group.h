@@ -32,6 +32,9 @@ class GroupObserver {
   virtual void OnFinished(Group& group, GroupSession::Finished finished) = 0;
   // The epoch is over and everything on the group is lost. session() is null already.
   virtual void OnLost(Group& group, const absl::Status& reason) = 0;
+  // A rank was told to end: the group takes nothing new from now on, and what runs on it has until `until`.
+  // The owner calls Dismiss when nothing runs any more.
+  virtual void OnLeaving(Group& group, absl::Time until) = 0;
 };
 
 // The epoch of a session to come, and the name of its segment, which is also the key of ranks that meet over
@@ -79,12 +82,20 @@ class Group {
   GroupLimits limits() const;
   // Of rank 0, or of any rank while that one is missing.
   std::string device() const;
+  // How many ranks compute how: groups that say the same give the same bytes for the same request.
+  std::string numerics() const;
+  // Some rank was told to end; no new epoch begins before it is replaced.
+  bool leaving() const;
+  // Lets the ranks go that were told to end. Idempotent.
+  void Dismiss();
 
  private:
   struct Member {
     std::shared_ptr<RankLink> link;
     RegisterMessage info;
     Heartbeat heartbeat;
+    bool leaving = false;
+    bool dismissed = false;
   };
 
   // The member behind a link, or null.

@@ -30,8 +30,8 @@ using ::testing::IsEmpty;
 class InstantEncoder final : public ImageEncoder {
  public:
   void EncodePreview(const std::shared_ptr<PreviewSlot>&, int32_t step, RgbImage image,
-                     const PreviewPlan& plan, const std::shared_ptr<EventStream>& stream) override {
-    stream->Push(PreviewEvent{step, {plan.format, image.width, image.height, "preview"}});
+                     const PreviewPlan& plan, const std::shared_ptr<EventSink>& sink) override {
+    sink->Push(PreviewEvent{step, {plan.format, image.width, image.height, "preview"}});
   }
   void EncodeResult(RgbImage image, ImageFormat format, ResultCallback done) override {
     if (fail) {
@@ -405,47 +405,6 @@ TEST_F(DispatcherCoreTest, WhatNoGroupCanDrawIsAFailedPrecondition) {
   request.plan.target.latent_width = 65;
   core_->Submit(std::move(request), clock_.Now());
   EXPECT_THAT(Read(1), ElementsAre("FAILED_PRECONDITION"));
-}
-
-TEST_F(DispatcherCoreTest, ALostRankFailsItsRequestsAndARestartedOneServesAgain) {
-  MakeCore(1, 3);
-  Serve();
-  Submit(1, 100);
-  Submit(2, 100);
-  ExecuteAll(5);
-  core_->OnClosed(links_[1], absl::UnavailableError("stream broke"), clock_.Now());
-  EXPECT_THAT(Read(1), Contains("UNAVAILABLE"));
-  EXPECT_THAT(std::string(ends_[1].status.message()), testing::Not(HasSubstr("stream")));
-  EXPECT_THAT(Read(2), Contains("UNAVAILABLE"));
-  EXPECT_THAT(readiness_, ElementsAre(true, false));
-  Submit(3);
-  EXPECT_THAT(Read(3), ElementsAre("UNAVAILABLE"));
-
-  inbox_[0].clear();
-  inbox_[1].clear();
-  clock_.Advance(absl::Seconds(1));
-  JoinRank(1);
-  ExecuteAll();
-  EXPECT_THAT(readiness_, ElementsAre(true, false, true));
-  Submit(4);
-  ExecuteAll();
-  EXPECT_THAT(Read(4), Contains("OK"));
-}
-
-TEST_F(DispatcherCoreTest, ASilentRankFailsItsRequestsWithinThreeSeconds) {
-  Serve();
-  Submit(1, 100);
-  ExecuteAll(3);
-  const absl::Time frozen = clock_.Now();
-  while (clock_.Now() < frozen + absl::Seconds(3)) {
-    core_->Tick(clock_.Now());
-    for (const PingMessage& ping : links_[0]->Take<PingMessage>()) {
-      core_->OnMessage(links_[0], PongMessage{ping.id}, clock_.Now());
-    }
-    clock_.Advance(absl::Milliseconds(100));
-  }
-  EXPECT_THAT(Read(1), Contains("UNAVAILABLE"));
-  EXPECT_TRUE(links_[1]->closed());
 }
 
 TEST_F(DispatcherCoreTest, ResultsOfARequestThatLeftAreIgnored) {

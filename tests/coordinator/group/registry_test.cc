@@ -31,8 +31,13 @@ class Recorder final : public GroupObserver {
     events.push_back("lost " + group.name());
     reasons.emplace_back(reason.message());
   }
+  void OnLeaving(Group& group, absl::Time until) override {
+    events.push_back("leaving " + group.name());
+    leaving_until = until;
+  }
   std::vector<std::string> events;
   std::vector<std::string> reasons;
+  absl::Time leaving_until;
 };
 
 class RegistryTest : public ::testing::Test {

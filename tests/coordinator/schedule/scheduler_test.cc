@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/schedule/placement.h"
 #include "coordinator/schedule/queue.h"
 
 namespace lancet {
@@ -71,7 +72,8 @@ class Simulation {
 
   // One iteration; checks what must hold of every one. Empty if there was nothing to do.
   std::vector<Work> Step() {
-    for (const uint64_t id : PickToStart(queue_.InOrder(now), group_, now, kAgeing)) {
+    for (const auto& [id, group] : PlaceWaiting(queue_.InOrder(now), {&group_, 1}, now, kAgeing)) {
+      EXPECT_EQ(group, 0u);
       queue_.Remove(id);
       group_.running.push_back(requests_[id].get());
       started.push_back(id);
@@ -363,25 +365,6 @@ TEST(SchedulerTest, CacheMemoryIsKeptAndNobodyIsOvertakenForEver) {
   overtaken = static_cast<int>(sim.started.size()) - 2;
   EXPECT_GE(overtaken, 2);  // what it left idle was used
   EXPECT_LE(sim.now - kStart, absl::Seconds(50));
-}
-
-TEST(SchedulerTest, WhatIsLateOrCanNeverRunGetsNoPlace) {
-  RequestState late;
-  late.id = 1;
-  late.deadline = kStart;
-  late.shape = Picture(3);
-  RequestState large;
-  large.id = 2;
-  large.shape = Picture(3);
-  large.shape.num_latents = 300;
-  RequestState good;
-  good.id = 3;
-  good.shape = Picture(3);
-  GroupState group{.running = {}, .limits = RoomyLimits(), .tokens_left_out = false};
-  group.limits.max_latents = 256;
-  const std::vector<const RequestState*> waiting = {&late, &large, &good};
-  EXPECT_THAT(PickToStart(waiting, group, kStart, kAgeing), ElementsAre(3));
-  EXPECT_THAT(PickToStart({}, group, kStart, kAgeing), IsEmpty());
 }
 
 TEST(SchedulerTest, WhatNeverFitsIsRefusedWithNeedAndLimit) {
