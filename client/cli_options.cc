@@ -278,6 +278,18 @@ std::vector<Flag> Flags() {
              return good;
            },
        .expects = "a time above 0, such as 90, 90s or 5m"},
+      {.name = "idempotency_key",
+       .placeholder = "KEY",
+       .commands = kWorks,
+       .help =
+           "name of this request, unique among all clients: with it the request survives a lost connection",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.request.idempotency_key = std::string(v);
+             o.description.idempotency_key = std::string(v);
+             return !v.empty();
+           },
+       .expects = "at most 128 printable characters"},
       {.name = "server",
        .placeholder = "ADDR",
        .commands = kEverywhere,

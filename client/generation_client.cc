@@ -2,10 +2,14 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/rejoining_observer.h"
+#include "client/service_config.h"
 #include "google/protobuf/duration.pb.h"
 #include "lancet/v1/lancet.grpc.pb.h"
 
@@ -15,21 +19,9 @@ namespace {
 // A PNG of the largest picture that a server could be set to make.
 constexpr int kMaxMessageBytes = 256 << 20;
 
-// Retries are safe although generating costs work: gRPC repeats a call only while nothing of the answer has
-// come, and UNAVAILABLE without an answer means that no request was admitted or that the server that had it
-// is gone.
-constexpr char kServiceConfig[] = R"({
-  "methodConfig": [{
-    "name": [{"service": "lancet.v1.ImageService"}, {"service": "lancet.v1.TextService"}],
-    "retryPolicy": {
-      "maxAttempts": 5,
-      "initialBackoff": "0.2s",
-      "maxBackoff": "2s",
-      "backoffMultiplier": 2,
-      "retryableStatusCodes": ["UNAVAILABLE"]
-    }
-  }]
-})";
+// Between two attempts to join a request again; doubles.
+constexpr absl::Duration kFirstRejoin = absl::Milliseconds(100);
+constexpr absl::Duration kLastRejoin = absl::Seconds(2);
 
 v1::ImageFormat ToProto(PictureFormat format) {
   switch (format) {
@@ -96,6 +88,7 @@ void SetDrawing(const GenerationRequest& request, Message& out) {
   }
   out.set_output_format(ToProto(request.output_format));
   out.set_priority(ToProto(request.priority));
+  out.set_idempotency_key(request.idempotency_key);
   out.set_sampler(request.sampler == RequestSampler::kDpmpp2m ? v1::SAMPLER_DPMPP_2M : v1::SAMPLER_EULER);
 }
 
@@ -126,6 +119,7 @@ v1::DescribeImageRequest ToDescribe(const DescriptionRequest& request) {
   if (request.seed.has_value()) out.set_seed(*request.seed);
   if (request.resolution.has_value()) out.set_resolution(ToProto(*request.resolution));
   out.set_priority(ToProto(request.priority));
+  out.set_idempotency_key(request.idempotency_key);
   return out;
 }
 
@@ -276,7 +270,34 @@ void Cancellation::Set(grpc::ClientContext* context) {
 struct GenerationClient::Impl {
   std::unique_ptr<v1::ImageService::Stub> stub;
   std::unique_ptr<v1::TextService::Stub> text_stub;
+  absl::Duration rejoin_for;
 };
+
+template <typename Result, typename Response, typename Start>
+absl::StatusOr<Result> GenerationClient::CallAgain(absl::Duration timeout, absl::string_view idempotency_key,
+                                                   GenerationObserver* observer, Cancellation* cancellation,
+                                                   const Start& start) {
+  const absl::Time deadline = absl::Now() + timeout;
+  RejoiningObserver rejoining(observer);
+  absl::Duration wait = kFirstRejoin;
+  absl::Time give_up = absl::Now() + impl_->rejoin_for;
+  while (true) {
+    const absl::Time begin = absl::Now();
+    rejoining.OnStream();
+    absl::StatusOr<Result> result = Call<Result, Response>(deadline - begin, &rejoining, cancellation, start);
+    const absl::Time now = absl::Now();
+    // A stream that lasted shows that the server was there.
+    if (now - begin > kLastRejoin) {
+      wait = kFirstRejoin;
+      give_up = now + impl_->rejoin_for;
+    }
+    const bool over =
+        now + wait >= std::min(deadline, give_up) || (cancellation != nullptr && cancellation->cancelled());
+    if (idempotency_key.empty() || !absl::IsUnavailable(result.status()) || over) return result;
+    absl::SleepFor(wait);
+    wait = std::min(2 * wait, kLastRejoin);
+  }
+}
 
 template <typename Result, typename Response, typename Start>
 absl::StatusOr<Result> GenerationClient::Call(absl::Duration timeout, GenerationObserver* observer,
@@ -314,6 +335,7 @@ absl::StatusOr<std::unique_ptr<GenerationClient>> GenerationClient::Create(const
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   auto impl = std::make_unique<Impl>();
+  impl->rejoin_for = options.rejoin_for;
   const std::shared_ptr<grpc::Channel> channel =
       grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments);
   impl->stub = v1::ImageService::NewStub(channel);
@@ -325,8 +347,8 @@ absl::StatusOr<GenerationResult> GenerationClient::Generate(const GenerationRequ
                                                             GenerationObserver* observer,
                                                             Cancellation* cancellation) {
   const v1::GenerateImageRequest message = ToGenerate(request);
-  return Call<GenerationResult, v1::GenerateImageResponse>(
-      request.timeout, observer, cancellation,
+  return CallAgain<GenerationResult, v1::GenerateImageResponse>(
+      request.timeout, request.idempotency_key, observer, cancellation,
       [&](grpc::ClientContext* context) { return impl_->stub->GenerateImage(context, message); });
 }
 
@@ -334,8 +356,8 @@ absl::StatusOr<GenerationResult> GenerationClient::Edit(const GenerationRequest&
                                                         GenerationObserver* observer,
                                                         Cancellation* cancellation) {
   const v1::EditImageRequest message = ToEdit(request);
-  return Call<GenerationResult, v1::EditImageResponse>(
-      request.timeout, observer, cancellation,
+  return CallAgain<GenerationResult, v1::EditImageResponse>(
+      request.timeout, request.idempotency_key, observer, cancellation,
       [&](grpc::ClientContext* context) { return impl_->stub->EditImage(context, message); });
 }
 
@@ -343,8 +365,8 @@ absl::StatusOr<DescriptionResult> GenerationClient::Describe(const DescriptionRe
                                                              GenerationObserver* observer,
                                                              Cancellation* cancellation) {
   const v1::DescribeImageRequest message = ToDescribe(request);
-  return Call<DescriptionResult, v1::DescribeImageResponse>(
-      request.timeout, observer, cancellation,
+  return CallAgain<DescriptionResult, v1::DescribeImageResponse>(
+      request.timeout, request.idempotency_key, observer, cancellation,
       [&](grpc::ClientContext* context) { return impl_->text_stub->DescribeImage(context, message); });
 }
 

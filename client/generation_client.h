@@ -55,6 +55,10 @@ struct GenerationRequest {
   std::string image;  // the file
   std::optional<InputResolution> resolution;
   bool sample_condition = false;
+  // Names the request, at most 128 bytes of printable ASCII, unique among all clients. With it a broken
+  // connection, or a server that is started anew, is no error: the call joins the request again, which is not
+  // drawn twice.
+  std::string idempotency_key;
 };
 
 // Likewise.
@@ -68,6 +72,7 @@ struct DescriptionRequest {
   std::optional<InputResolution> resolution;
   RequestPriority priority = RequestPriority::kNormal;
   absl::Duration timeout = absl::InfiniteDuration();
+  std::string idempotency_key;
 };
 
 struct PictureFile {
@@ -176,6 +181,8 @@ class Cancellation {
 
 struct ClientOptions {
   std::string server = "127.0.0.1:50051";  // host:port or unix:path
+  // How long a request with an idempotency key tries to reach a server that is gone.
+  absl::Duration rejoin_for = absl::Minutes(1);
 };
 
 // Thread-safe; the connection is shared by all calls and made on first use.
@@ -186,8 +193,9 @@ class GenerationClient {
   ~GenerationClient();
 
   // Blocks until the result. A server that is unavailable is tried a few times within about three seconds, as
-  // long as it has not sent an event: from then on the call is never repeated. The error is the server's;
-  // Cancelled after Cancel; DataLoss if the stream ended without a result. `cancellation` may be null.
+  // long as it has not sent an event: from then on the call is repeated only if it has an idempotency key,
+  // and the observer hears everything once all the same. The error is the server's; Cancelled after Cancel;
+  // DataLoss if the stream ended without a result. `cancellation` may be null.
   absl::StatusOr<GenerationResult> Generate(const GenerationRequest& request, GenerationObserver* observer,
                                             Cancellation* cancellation);
 
@@ -205,6 +213,11 @@ class GenerationClient {
   template <typename Result, typename Response, typename Start>
   absl::StatusOr<Result> Call(absl::Duration timeout, GenerationObserver* observer,
                               Cancellation* cancellation, const Start& start);
+  // Call, and again while the server is unavailable and the request has a key.
+  template <typename Result, typename Response, typename Start>
+  absl::StatusOr<Result> CallAgain(absl::Duration timeout, absl::string_view idempotency_key,
+                                   GenerationObserver* observer, Cancellation* cancellation,
+                                   const Start& start);
   explicit GenerationClient(std::unique_ptr<Impl> impl);
   const std::unique_ptr<Impl> impl_;
 };

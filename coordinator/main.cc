@@ -68,6 +68,27 @@ ABSL_FLAG(absl::Duration, iteration_timeout, absl::Minutes(10),
           "a group that takes longer for one piece of work, or to become ready, is taken for lost");
 ABSL_FLAG(absl::Duration, client_stall_timeout, absl::Seconds(60),
           "a client that does not read for this long is cut off");
+ABSL_FLAG(int, snapshot_steps, lancet::RecoveryOptions().snapshot_every,
+          "steps between two snapshots of a picture, from which it goes on when its workers are lost; 0: it "
+          "begins again");
+ABSL_FLAG(absl::Duration, snapshot_age, lancet::RecoveryOptions().snapshot_age,
+          "a snapshot as old as this is followed by another one with the next step");
+ABSL_FLAG(absl::Duration, group_wait, lancet::RecoveryOptions().group_wait,
+          "how long an accepted request waits for workers to come back before it fails with UNAVAILABLE");
+ABSL_FLAG(int, max_losses, lancet::RecoveryOptions().max_losses,
+          "a request whose workers died so often while it ran fails with INTERNAL");
+ABSL_FLAG(bool, resume_anywhere, false,
+          "lets a request that began on one kind of group (ranks, device, linear mode) go on on another: it "
+          "draws other "
+          "bytes than an undisturbed one");
+ABSL_FLAG(absl::Duration, idempotency_lifetime, lancet::IdempotencyOptions().lifetime,
+          "how long a result can be asked for again by its idempotency_key");
+ABSL_FLAG(absl::Duration, orphan_wait, lancet::IdempotencyOptions().orphan_wait,
+          "how long a request with an idempotency_key goes on when nobody listens any more");
+ABSL_FLAG(int, max_kept_results, static_cast<int>(lancet::IdempotencyOptions().max_results),
+          "results that are kept for their idempotency_key");
+ABSL_FLAG(int, max_kept_result_mib, static_cast<int>(lancet::IdempotencyOptions().max_result_bytes >> 20),
+          "size of all results that are kept, MiB");
 ABSL_FLAG(
     absl::Duration, drain_timeout, absl::Seconds(30),
     "after SIGTERM or SIGINT: how long accepted requests may take to finish. A second signal exits at once");
@@ -136,6 +157,15 @@ absl::Status CheckFlags() {
   LANCET_RETURN_IF_ERROR(CheckDuration("ageing", absl::GetFlag(FLAGS_ageing)));
   LANCET_RETURN_IF_ERROR(CheckDuration("iteration_timeout", absl::GetFlag(FLAGS_iteration_timeout)));
   LANCET_RETURN_IF_ERROR(CheckDuration("client_stall_timeout", absl::GetFlag(FLAGS_client_stall_timeout)));
+  LANCET_RETURN_IF_ERROR(CheckFlag("snapshot_steps", absl::GetFlag(FLAGS_snapshot_steps), 0, 10000));
+  LANCET_RETURN_IF_ERROR(CheckDuration("snapshot_age", absl::GetFlag(FLAGS_snapshot_age)));
+  LANCET_RETURN_IF_ERROR(CheckDuration("group_wait", absl::GetFlag(FLAGS_group_wait)));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_losses", absl::GetFlag(FLAGS_max_losses), 1, 1 << 20));
+  LANCET_RETURN_IF_ERROR(CheckDuration("idempotency_lifetime", absl::GetFlag(FLAGS_idempotency_lifetime)));
+  LANCET_RETURN_IF_ERROR(CheckDuration("orphan_wait", absl::GetFlag(FLAGS_orphan_wait)));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_kept_results", absl::GetFlag(FLAGS_max_kept_results), 0, 1 << 20));
+  LANCET_RETURN_IF_ERROR(
+      CheckFlag("max_kept_result_mib", absl::GetFlag(FLAGS_max_kept_result_mib), 0, 1 << 20));
   return CheckDuration("drain_timeout", absl::GetFlag(FLAGS_drain_timeout));
 }
 
@@ -191,6 +221,16 @@ Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock*
   options.core.max_calls = absl::GetFlag(FLAGS_max_calls);
   options.core.ageing = absl::GetFlag(FLAGS_ageing);
   options.core.client_stall_timeout = absl::GetFlag(FLAGS_client_stall_timeout);
+  options.core.recovery.snapshot_every = absl::GetFlag(FLAGS_snapshot_steps);
+  options.core.recovery.snapshot_age = absl::GetFlag(FLAGS_snapshot_age);
+  options.core.recovery.group_wait = absl::GetFlag(FLAGS_group_wait);
+  options.core.recovery.max_losses = absl::GetFlag(FLAGS_max_losses);
+  options.core.recovery.resume_anywhere = absl::GetFlag(FLAGS_resume_anywhere);
+  options.core.idempotency.lifetime = absl::GetFlag(FLAGS_idempotency_lifetime);
+  options.core.idempotency.orphan_wait = absl::GetFlag(FLAGS_orphan_wait);
+  options.core.idempotency.max_results = static_cast<size_t>(absl::GetFlag(FLAGS_max_kept_results));
+  options.core.idempotency.max_result_bytes = static_cast<size_t>(absl::GetFlag(FLAGS_max_kept_result_mib))
+                                              << 20;
   options.core.fingerprint = checkpoint.fingerprint();
   options.core.registry.group.session.iteration_timeout = absl::GetFlag(FLAGS_iteration_timeout);
   options.core.registry.group.session.ready_timeout = absl::GetFlag(FLAGS_iteration_timeout);

@@ -59,6 +59,10 @@ ABSL_FLAG(
     "trusted. Empty: all ranks of the group are on this host and share memory");
 ABSL_FLAG(std::string, host_name, "",
           "Name of this host; ranks with equal names share memory. Empty: the system's");
+ABSL_FLAG(absl::Duration, drain_grace, absl::Seconds(25),
+          "After SIGTERM: how long this rank stays at most, while the coordinator lets what runs on its "
+          "group end or "
+          "takes it elsewhere. A second SIGTERM ends at once");
 ABSL_FLAG(std::string, cpus, "",
           "Processors to run on, such as 0-3,5; empty: any. With several ranks on a host give each its own");
 
@@ -81,6 +85,7 @@ constexpr int kMaxThreads = 1024;
 constexpr int32_t kMaxDeviceOrdinal = 63;
 constexpr int64_t kMaxCacheMib = 1 << 20;
 constexpr int32_t kMaxRequests = 256;
+constexpr absl::Duration kMaxDrainGrace = absl::Hours(1);
 
 constexpr char kUsage[] =
     R"(lancet-worker: one rank of a tensor-parallel group; computes pictures for a coordinator.
@@ -89,7 +94,8 @@ One process per rank, all with the same --model_dir, --group and --world_size:
   lancet-worker --model_dir models/demo                                 a group of one
   lancet-worker --model_dir models/demo --world_size 2 --rank 0 --cpus 0
   lancet-worker --model_dir models/demo --world_size 2 --rank 1 --cpus 1
-It dials the coordinator and keeps dialling when that is away; weights stay loaded. SIGTERM makes it leave.
+It dials the coordinator and keeps dialling when that is away; weights stay loaded. SIGTERM makes it leave: requests that
+run on its group end there or go on elsewhere (--drain_grace).
 Exit codes: 0 told to leave, 1 refused by the coordinator or not able to start, 2 wrong flags, 3 bad model files.)";
 
 struct Settings {
@@ -98,6 +104,7 @@ struct Settings {
   std::string coordinator;
   std::string host;
   std::unique_ptr<lancet::TcpListener> listener;  // null: this host alone
+  absl::Duration drain_grace;
 };
 
 absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
@@ -172,6 +179,12 @@ absl::StatusOr<Settings> ReadFlags() {
     return absl::InvalidArgumentError(
         absl::StrCat("--max_pixels is ", max_pixels, "; expected ", kMinPixels, " to ", kMaxPixels));
   }
+  settings.drain_grace = absl::GetFlag(FLAGS_drain_grace);
+  if (settings.drain_grace < absl::ZeroDuration() || settings.drain_grace > kMaxDrainGrace) {
+    return absl::InvalidArgumentError(absl::StrCat("--drain_grace is ",
+                                                   absl::FormatDuration(settings.drain_grace),
+                                                   "; expected 0 to ", absl::FormatDuration(kMaxDrainGrace)));
+  }
   const int64_t cache_mib = absl::GetFlag(FLAGS_cache_mib);
   if (cache_mib < 1 || cache_mib > kMaxCacheMib) {
     return absl::InvalidArgumentError(
@@ -194,6 +207,11 @@ absl::StatusOr<Settings> ReadFlags() {
     settings.engine.threads = std::max(1, lancet::UsableCpus() / settings.engine.world_size);
   }
   return settings;
+}
+
+// "cpu avx512_bf16 w4a16": what ranks say that compute alike, to the bit. Threads change nothing.
+std::string Numerics(const std::string& device) {
+  return absl::StrCat(device.substr(0, device.find(',')), " ", absl::GetFlag(FLAGS_linear_mode));
 }
 
 absl::StatusOr<std::unique_ptr<lancet::Collective>> JoinGroup(const lancet::EngineOptions& options,
@@ -220,17 +238,18 @@ absl::StatusOr<std::unique_ptr<lancet::Collective>> JoinGroup(const lancet::Engi
                                         .cancelled = cancelled});
 }
 
-// Stops the session at the first SIGTERM or SIGINT. Before there is one, nothing is lost by ending at once.
+// Lets the session leave at the first SIGTERM or SIGINT and stops it at the second. Before there is one,
+// nothing is lost by ending at once.
 class SignalThread {
  public:
-  explicit SignalThread(const sigset_t& signals) {
-    std::thread([this, signals] {
+  SignalThread(const sigset_t& signals, absl::Duration grace) {
+    std::thread([this, signals, grace] {
       int number = 0;
       while (sigwait(&signals, &number) == 0) {
         const std::lock_guard<std::mutex> lock(mu_);
         if (session_ == nullptr) _exit(kExitOk);
         LogInfo("leaving", {{"signal", number}});
-        session_->Stop();
+        session_->Leave(grace);
       }
     }).detach();
   }
@@ -299,6 +318,7 @@ int Run(const Settings& settings, SignalThread& signals) {
   options.registration.world_size = settings.engine.world_size;
   options.registration.fingerprint = fingerprint;
   options.registration.device = loaded->device;
+  options.registration.numerics = Numerics(loaded->device);
   options.registration.host = settings.host;
   if (settings.listener != nullptr) options.registration.collective_address = settings.listener->address();
   options.registration.max_latents = settings.engine.max_latents;
@@ -366,7 +386,7 @@ int main(int argc, char** argv) {
   // Here, so that every thread inherits it and only the one that waits for them takes them.
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   // Never freed: its thread waits until the process ends.
-  auto* signal_thread = new SignalThread(signals);
+  auto* signal_thread = new SignalThread(signals, settings->drain_grace);
   const int code = Run(*settings, *signal_thread);
   _exit(code);
 }

@@ -1,5 +1,6 @@
 #include "worker/session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -65,12 +66,18 @@ std::optional<absl::Duration> Session::RunStream(Backoff& backoff) {
   {
     std::unique_lock<std::mutex> lock(mu_);
     const auto over = [this] { return !stream_open_ || stopping_ || shutdown_ || refusal_.has_value(); };
-    while (!over() && !silent) {
+    bool late = false;
+    while (!over() && !silent && !late) {
       // Until the first ping nothing is promised; the check only has to be about as fine as the timeout.
-      changed_.wait_for(lock, absl::ToChronoNanoseconds(options_.silence_timeout / 4), over);
+      absl::Duration wait = options_.silence_timeout / 4;
+      const bool was_leaving = leave_by_.has_value();
+      if (was_leaving) wait = std::min(wait, *leave_by_ - absl::Now());
+      changed_.wait_for(lock, absl::ToChronoNanoseconds(wait),
+                        [&] { return over() || leave_by_.has_value() != was_leaving; });
       silent = last_ping_.has_value() && absl::Now() - last_heard_ > options_.silence_timeout;
+      late = leave_by_.has_value() && absl::Now() >= *leave_by_;
     }
-    leaving = stopping_ || shutdown_;
+    leaving = stopping_ || shutdown_ || leave_by_.has_value();
   }
   EndEpoch(std::nullopt, "the stream to the coordinator ended");
   // A silent coordinator reads no farewell.
@@ -97,6 +104,20 @@ void Session::Stop() {
   }
   EndEpoch(std::nullopt, "this rank is leaving");
   changed_.notify_all();
+}
+
+void Session::Leave(absl::Duration grace) {
+  std::shared_ptr<CoordinatorStream> stream;
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    if (!leave_by_.has_value() && stream_open_) {
+      leave_by_ = absl::Now() + grace;
+      stream = stream_;
+      changed_.notify_all();
+    }
+  }
+  if (stream == nullptr) return Stop();
+  Send(stream.get(), LeavingMessage{absl::ToDoubleSeconds(grace)});
 }
 
 void Session::OnMessage(CoordinatorMessage message) {

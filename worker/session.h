@@ -68,6 +68,9 @@ class Session final : private CoordinatorStreamHandler {
   void RunExecutor(Engine* engine);
   // Leaves the group: ends both loops.
   void Stop();
+  // Asks the coordinator to let this rank go, and ends both loops when it does, when the stream ends, or
+  // after `grace`. A second call is Stop, as is the first one without a coordinator.
+  void Leave(absl::Duration grace);
 
  private:
   // What the executor has to do. `term` tells work of an epoch that is over from work of the present one,
@@ -116,6 +119,7 @@ class Session final : private CoordinatorStreamHandler {
   std::condition_variable changed_;
   bool stopping_ = false;
   bool shutdown_ = false;                 // the executor reached the Shutdown message
+  std::optional<absl::Time> leave_by_;    // after Leave
   std::optional<RefuseMessage> refusal_;  // of the present stream
   // Shared: the executor may be sending while the link thread replaces a broken stream.
   std::shared_ptr<CoordinatorStream> stream_;

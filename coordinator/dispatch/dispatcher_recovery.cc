@@ -27,6 +27,7 @@ void DispatcherCore::Requeue(Call& call, bool blamed) {
   ++call.resumes;
   call.group = nullptr;
   call.hand_over = false;
+  call.homeless = absl::InfiniteFuture();
   int32_t kept = static_cast<int32_t>(call.tokens.size() - call.tokens_at_start);
   if (!call.answer.has_value())
     kept = call.snapshot.has_value() ? call.snapshot->step - call.state.first_step : 0;

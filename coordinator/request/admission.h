@@ -69,6 +69,7 @@ struct GenerateRequest {
   int output_format = 0;  // lancet.v1.ImageFormat
   int priority = 0;       // lancet.v1.Priority
   int sampler = 0;        // lancet.v1.Sampler
+  std::string idempotency_key;
 };
 
 struct EditRequest {
@@ -87,6 +88,7 @@ struct DescribeRequest {
   std::optional<uint64_t> seed;
   int resolution = 0;  // lancet.v1.Resolution
   int priority = 0;    // lancet.v1.Priority
+  std::string idempotency_key;
 };
 
 // --- What was made of it. ---

@@ -168,6 +168,7 @@ GenerateRequest TakeDrawing(const Message& message) {
   request.output_format = message.output_format();
   request.priority = message.priority();
   request.sampler = message.sampler();
+  request.idempotency_key = message.idempotency_key();
   return request;
 }
 
@@ -183,7 +184,8 @@ absl::StatusOr<GenerateRequest> ParseGenerateRequest(const std::string& wire) {
   v1::GenerateImageRequest message;
   if (!message.ParseFromString(wire)) {
     return WhyMalformed(wire, "GenerateImageRequest",
-                        {{v1::GenerateImageRequest::kPromptFieldNumber, "prompt"}});
+                        {{v1::GenerateImageRequest::kPromptFieldNumber, "prompt"},
+                         {v1::GenerateImageRequest::kIdempotencyKeyFieldNumber, "idempotency_key"}});
   }
   GenerateRequest request = TakeDrawing(message);
   request.prompt = std::move(*message.mutable_prompt());
@@ -194,7 +196,8 @@ absl::StatusOr<EditRequest> ParseEditRequest(const std::string& wire) {
   v1::EditImageRequest message;
   if (!message.ParseFromString(wire)) {
     return WhyMalformed(wire, "EditImageRequest",
-                        {{v1::EditImageRequest::kInstructionFieldNumber, "instruction"}});
+                        {{v1::EditImageRequest::kInstructionFieldNumber, "instruction"},
+                         {v1::EditImageRequest::kIdempotencyKeyFieldNumber, "idempotency_key"}});
   }
   EditRequest request;
   request.drawing = TakeDrawing(message);
@@ -210,7 +213,8 @@ absl::StatusOr<DescribeRequest> ParseDescribeRequest(const std::string& wire) {
   if (!message.ParseFromString(wire)) {
     return WhyMalformed(wire, "DescribeImageRequest",
                         {{v1::DescribeImageRequest::kQuestionFieldNumber, "question"},
-                         {v1::DescribeImageRequest::kSystemPromptFieldNumber, "system_prompt"}});
+                         {v1::DescribeImageRequest::kSystemPromptFieldNumber, "system_prompt"},
+                         {v1::DescribeImageRequest::kIdempotencyKeyFieldNumber, "idempotency_key"}});
   }
   DescribeRequest request;
   request.images = TakeImages(*message.mutable_images());
@@ -221,6 +225,7 @@ absl::StatusOr<DescribeRequest> ParseDescribeRequest(const std::string& wire) {
   if (message.has_seed()) request.seed = message.seed();
   request.resolution = message.resolution();
   request.priority = message.priority();
+  request.idempotency_key = message.idempotency_key();
   return request;
 }
 

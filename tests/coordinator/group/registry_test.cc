@@ -270,6 +270,45 @@ TEST_F(RegistryTest, AFaultKeepsTheRanksAndFormsAnewAfterABackoffThatGrows) {
   EXPECT_FALSE(one->closed());
 }
 
+TEST_F(RegistryTest, ALeavingRankEndsTheEpochWhenItGoesAndNoneBeginsWithIt) {
+  const auto zero = Join(Rank(0));
+  const auto one = Join(Rank(1));
+  Serve(zero, one);
+  EXPECT_FALSE(group()->leaving());
+  registry_.OnMessage(one, LeavingMessage{7}, now_);
+  EXPECT_THAT(recorder_.events, ElementsAre("serving g", "leaving g"));
+  EXPECT_EQ(recorder_.leaving_until, now_ + absl::Seconds(7));
+  EXPECT_TRUE(group()->leaving());
+  EXPECT_TRUE(group()->serving());
+  group()->Dismiss();
+  group()->Dismiss();
+  EXPECT_THAT(one->Take<ShutdownMessage>(), SizeIs(1));
+  EXPECT_THAT(zero->Take<ShutdownMessage>(), IsEmpty());
+  // A fault in the meantime: no epoch with a rank that leaves.
+  registry_.OnMessage(zero, FaultMessage{1, "broke"}, now_);
+  now_ += absl::Seconds(1);
+  registry_.Tick(now_);
+  EXPECT_EQ(group()->session(), nullptr);
+  registry_.OnClosed(one, absl::OkStatus(), now_);
+  EXPECT_FALSE(group()->leaving());
+  Join(Rank(1));
+  EXPECT_NE(group()->session(), nullptr);
+}
+
+TEST_F(RegistryTest, NumericsSayHowManyRanksComputeHow) {
+  RegisterMessage zero = Rank(0);
+  zero.numerics = "cpu w4a16";
+  RegisterMessage one = Rank(1);
+  one.numerics = "cpu w4a16";
+  Join(zero);
+  const auto link = Join(one);
+  EXPECT_EQ(group()->numerics(), "2 x cpu w4a16");
+  registry_.OnClosed(link, absl::OkStatus(), now_);
+  one.numerics = "cuda w4a16";
+  Join(one);
+  EXPECT_EQ(group()->numerics(), "2 x cpu w4a16 cuda w4a16");
+}
+
 TEST_F(RegistryTest, AnotherMessageFirstOrSilenceIsRefused) {
   const auto rude = Connect();
   registry_.OnMessage(rude, ReadyMessage{1}, now_);

@@ -1,0 +1,133 @@
+// Random faults under mixed load of all tasks, on two groups of two ranks. LANCET_CHAOS_FAULTS and
+// LANCET_CHAOS_SEED say how many and which (scripts/chaos.sh).
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <random>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+#include "tests/chaos/chaos_faults.h"
+#include "tests/chaos/chaos_load.h"
+#include "tests/integration/cluster.h"
+
+namespace lancet {
+namespace {
+
+constexpr int kClients = 4;
+constexpr int kFaults = 60;
+// Between two faults; with what they take themselves some two seconds, in which work goes on.
+constexpr absl::Duration kLongestPeace = absl::Milliseconds(1500);
+// 5 s for what is noticed late, the hang itself, processes that start on a busy machine, and further faults
+// that fall into the same pause.
+constexpr absl::Duration kLongestSilence = absl::Seconds(30);
+// What a process may grow by between the first quarter and the end, KiB.
+constexpr int64_t kGrowthKib = 64 << 10;
+
+uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
+  const char* value = getenv(name);
+  uint64_t number = 0;
+  return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
+}
+
+// Resident memory of a process in KiB; 0 if it is gone.
+int64_t ResidentKib(pid_t pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
+  std::string line;
+  while (std::getline(file, line)) {
+    int64_t kib = 0;
+    if (sscanf(line.c_str(), "VmRSS: %ld kB", &kib) == 1) return kib;
+  }
+  return 0;
+}
+
+// The largest coordinator and the largest rank at this moment.
+std::pair<int64_t, int64_t> Memory(Cluster& cluster) {
+  int64_t ranks = 0;
+  for (int w = 0; w < cluster.num_workers(); ++w)
+    ranks = std::max(ranks, ResidentKib(cluster.worker(w).pid()));
+  return {ResidentKib(cluster.coordinator().pid()), ranks};
+}
+
+// Lines of the coordinator's log that end a request, by its id: none may end twice within one life of the
+// coordinator.
+int EndedTwice(const std::string& log) {
+  std::map<std::string, int> ends;
+  int life = 0;
+  int twice = 0;
+  for (const absl::string_view line : absl::StrSplit(log, '\n')) {
+    if (line.find(" I listening ") != absl::string_view::npos) ++life;
+    const size_t at = line.find(" request request_id=");
+    if (at == absl::string_view::npos) continue;
+    twice += ++ends[absl::StrCat(life, line.substr(at, 36))] > 1 ? 1 : 0;
+  }
+  return twice;
+}
+
+TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
+  const auto faults = static_cast<int>(FromEnvironment("LANCET_CHAOS_FAULTS", kFaults));
+  const uint64_t seed = FromEnvironment("LANCET_CHAOS_SEED", 1);
+  ClusterOptions options = NanoCluster(2);
+  options.groups = 2;
+  // Faults are nobody's fault here.
+  options.coordinator_flags.emplace_back("--max_losses=1000000");
+  auto started = Cluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  Cluster& cluster = **started;
+  std::vector<ChaosCase> cases = ChaosCases();
+  const absl::Status learnt = ChaosLoad::Learn(cluster.client(), cases);
+  ASSERT_TRUE(learnt.ok()) << learnt << cluster.Logs();
+
+  const absl::Time begin = absl::Now();
+  ChaosLoad load(&cluster.client(), &cases, kClients, seed);
+  ChaosFaults chaos(&cluster, seed);
+  std::mt19937_64 random(seed);
+  std::pair<int64_t, int64_t> early{0, 0};
+  for (int i = 0; i < faults && load.failures().empty(); ++i) {
+    absl::SleepFor(kLongestPeace * std::uniform_real_distribution<double>(0, 1)(random));
+    const absl::Status status = chaos.Next();
+    ASSERT_TRUE(status.ok()) << status << cluster.Logs();
+    if (i >= faults / 4) continue;
+    const auto now = Memory(cluster);
+    early = {std::max(early.first, now.first), std::max(early.second, now.second)};
+  }
+  const absl::Status serving = cluster.AwaitHealth(Health::kServing);
+  EXPECT_TRUE(serving.ok()) << serving;
+  load.Stop();
+  const auto late = Memory(cluster);
+
+  for (const std::string& failure : load.failures()) ADD_FAILURE() << failure;
+  EXPECT_EQ(EndedTwice(cluster.coordinator().Log()), 0);
+  EXPECT_GE(load.ended(), kClients);
+  const std::vector<absl::Duration> silences = load.silences();
+  EXPECT_LE(silences.back(), kLongestSilence);
+  EXPECT_LE(late.first, early.first + kGrowthKib);
+  EXPECT_LE(late.second, early.second + kGrowthKib);
+  if (HasFailure()) printf("%s\n", cluster.Logs().c_str());
+
+  printf("seed %lu: %d faults in %.0f s (", static_cast<unsigned long>(seed), faults,
+         absl::ToDoubleSeconds(absl::Now() - begin));
+  const char* separator = "";
+  for (const auto& [name, count] : chaos.counts()) {
+    printf("%s%s %d", separator, name.c_str(), count);
+    separator = ", ";
+  }
+  printf(
+      "); %d requests ended, %zu wrong; longest silence of a request: median %.1f s, 90 %% %.1f s, most %.1f "
+      "s; "
+      "resident MiB early and late: coordinator %ld and %ld, rank %ld and %ld\n",
+      load.ended(), load.failures().size(), absl::ToDoubleSeconds(silences[silences.size() / 2]),
+      absl::ToDoubleSeconds(silences[silences.size() * 9 / 10]), absl::ToDoubleSeconds(silences.back()),
+      early.first >> 10, late.first >> 10, early.second >> 10, late.second >> 10);
+}
+
+}  // namespace
+}  // namespace lancet
