@@ -28,7 +28,7 @@ constexpr int kFaults = 60;
 constexpr absl::Duration kLongestPeace = absl::Milliseconds(1500);
 // 5 s for what is noticed late, the hang itself, processes that start on a busy machine, and further faults
 // that fall into the same pause.
-constexpr absl::Duration kLongestSilence = absl::Seconds(30);
+constexpr absl::Duration kLongestSilence = absl::Seconds(15);
 // What a process may grow by between the first quarter and the end, KiB.
 constexpr int64_t kGrowthKib = 64 << 10;
 
