@@ -439,7 +439,7 @@ std::vector<GroupInfo> DispatcherCore::Groups() const {
     const auto load = loads_.find(group.get());
     const size_t active = load == loads_.end() ? 0 : load->second.running.size();
     groups.push_back({name, group->world_size(), group->serving(), static_cast<int>(active), group->device(),
-                      group->limits().has_vision});
+                      group->limits().has_vision, group->leaving()});
   }
   return groups;
 }

@@ -82,6 +82,7 @@ struct GroupInfo {
   int active_requests = 0;
   std::string device;
   bool has_vision = false;  // edits and describes
+  bool leaving = false;     // takes nothing new
 };
 
 // As clients see it: 16 hex digits.

@@ -31,6 +31,8 @@ class Room {
     has_suspect_ = has_suspect_ || request.suspect();
     taken_.push_back(&request);
   }
+  // Nothing starts here any more.
+  bool full() const { return kept_ || places_ <= 0; }
   // For one that has no room yet.
   void Keep() { kept_ = true; }
   void WaitFor() { ++waiting_; }
@@ -102,6 +104,7 @@ std::vector<Placement> PlaceWaiting(absl::Span<const RequestState* const> waitin
   for (const GroupState& group : groups) rooms.emplace_back(group, group.cost.value_or(unknown));
   std::vector<Placement> placed;
   for (const RequestState* request : waiting) {
+    if (std::all_of(rooms.begin(), rooms.end(), [](const Room& room) { return room.full(); })) break;
     if (request->deadline <= now) continue;
     std::optional<size_t> best;
     double best_seconds = std::numeric_limits<double>::infinity();

@@ -286,8 +286,9 @@ v1::GetModelInfoResponse ToProto(const ModelInfo& info, const std::vector<GroupI
     v1::GroupInfo& g = *to.add_groups();
     g.set_name(group.name);
     g.set_world_size(group.world_size);
+    const bool leaving = draining || group.leaving;
     g.set_state(!group.serving ? v1::GROUP_STATE_FORMING
-                : draining     ? v1::GROUP_STATE_DRAINING
+                : leaving      ? v1::GROUP_STATE_DRAINING
                                : v1::GROUP_STATE_SERVING);
     g.set_active_requests(group.active_requests);
     g.set_device(group.device);

@@ -92,7 +92,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         pb, stubs = generate_stubs(folder)
         # Pictures can be larger than gRPC's default limit of 4 MB.
-        options = [("grpc.max_receive_message_length", 256 << 20)]
+        # The published retry policy: UNAVAILABLE is tried again while nothing of the answer has come.
+        service_config = (PROTO_ROOT / "lancet" / "v1" / "service_config.json").read_text()
+        options = [("grpc.max_receive_message_length", 256 << 20), ("grpc.service_config", service_config)]
         with grpc.insecure_channel(arguments.server, options=options) as channel:
             try:
                 result = arguments.task(channel, pb, stubs, arguments)

@@ -27,16 +27,21 @@ void ChaosFaults::Wait(absl::Duration most) {
 absl::Status ChaosFaults::Next() {
   const int worker = static_cast<int>(random_() % static_cast<uint64_t>(cluster_->num_workers()));
   const auto dice = random_() % 100;
-  if (dice < 40) {
+  if (dice < 36) {
     ++counts_["rank killed"];
     return Kill(worker);
   }
-  if (dice < 60) {
+  if (dice < 53) {
     ++counts_["rank stopped"];
     Hang(worker);
     return absl::OkStatus();
   }
-  if (dice < 75) {
+  if (dice < 65) {
+    ++counts_["rank cut off"];
+    CutOff(worker);
+    return absl::OkStatus();
+  }
+  if (dice < 78) {
     ++counts_["rank told to leave"];
     return Leave(worker);
   }
@@ -77,6 +82,12 @@ void ChaosFaults::Hang(int worker) {
   cluster_->worker(worker).Signal(SIGSTOP);
   Wait(kLongestHang);
   cluster_->worker(worker).Signal(SIGCONT);
+}
+
+void ChaosFaults::CutOff(int worker) {
+  cluster_->relay(worker).Cut();
+  Wait(kLongestHang);
+  cluster_->relay(worker).Heal();
 }
 
 absl::Status ChaosFaults::KillCoordinator() {

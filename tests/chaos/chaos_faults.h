@@ -16,9 +16,9 @@ class ChaosFaults {
   // `cluster` outlives this.
   ChaosFaults(Cluster* cluster, uint64_t seed) : cluster_(cluster), random_(seed) {}
 
-  // One fault and what mends it: a rank is killed and started again, stopped for a while and let go on, told
-  // to leave and started again; a whole group or the coordinator is killed and started again. Returns when
-  // all processes run.
+  // One fault and what mends it: a rank is killed and started again, stopped for a while and let go on, cut
+  // off from the coordinator for a while, told to leave and started again; a whole group or the coordinator
+  // is killed and started again. Returns when all processes run.
   absl::Status Next();
 
   // By name.
@@ -29,6 +29,7 @@ class ChaosFaults {
   absl::Status KillGroup(int worker);
   absl::Status Leave(int worker);
   void Hang(int worker);
+  void CutOff(int worker);
   absl::Status KillCoordinator();
   // A random time up to so much.
   void Wait(absl::Duration most);

@@ -77,6 +77,7 @@ TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
   const uint64_t seed = FromEnvironment("LANCET_CHAOS_SEED", 1);
   ClusterOptions options = NanoCluster(2);
   options.groups = 2;
+  options.relayed = true;
   // Faults are nobody's fault here.
   options.coordinator_flags.emplace_back("--max_losses=1000000");
   auto started = Cluster::Start(options);

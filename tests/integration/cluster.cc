@@ -92,7 +92,13 @@ Cluster::~Cluster() {
 
 absl::Status Cluster::Begin() {
   LANCET_RETURN_IF_ERROR(StartCoordinator());
-  for (int worker = 0; worker < num_workers(); ++worker) LANCET_RETURN_IF_ERROR(StartWorker(worker));
+  for (int worker = 0; worker < num_workers(); ++worker) {
+    if (options_.relayed) {
+      LANCET_ASSIGN_OR_RETURN(std::unique_ptr<Relay> relay, Relay::Start(worker_port_));
+      relays_.push_back(std::move(relay));
+    }
+    LANCET_RETURN_IF_ERROR(StartWorker(worker));
+  }
   LANCET_ASSIGN_OR_RETURN(client_, GenerationClient::Create({.server = address_}));
   return AwaitHealth(Health::kServing);
 }
@@ -117,8 +123,9 @@ absl::Status Cluster::StartCoordinator() {
 
 absl::Status Cluster::StartWorker(int worker) {
   const int group = worker / options_.world_size;
+  const int port = options_.relayed ? relays_[worker]->port() : worker_port_;
   std::vector<std::string> arguments = {kWorker, "--model_dir=" + options_.model_dir,
-                                        "--coordinator=" + worker_address(),
+                                        absl::StrCat("--coordinator=127.0.0.1:", port),
                                         absl::StrCat("--rank=", worker % options_.world_size),
                                         absl::StrCat("--world_size=", options_.world_size)};
   if (options_.groups > 1) arguments.push_back(absl::StrCat("--group=g", group));

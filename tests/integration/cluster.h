@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "client/generation_client.h"
 #include "tests/integration/process.h"
+#include "tests/integration/relay.h"
 
 namespace lancet {
 
@@ -21,7 +22,8 @@ enum class Health { kServing, kNotServing, kUnreachable };
 struct ClusterOptions {
   std::string model_dir;
   int world_size = 1;
-  int groups = 1;  // replicas, each of world_size ranks
+  int groups = 1;        // replicas, each of world_size ranks
+  bool relayed = false;  // every rank reaches the coordinator through a link that can be cut
   std::vector<std::string> coordinator_flags = {};
   std::vector<std::string> worker_flags = {};  // "{rank}" in them stands for the rank
 };
@@ -47,6 +49,8 @@ class Cluster {
   Process& coordinator() { return *coordinator_; }
   // Ranks count on over the groups: rank r of group g is worker g * world_size + r.
   Process& worker(int worker) { return *workers_[worker]; }
+  // Of a rank, if they are relayed.
+  Relay& relay(int worker) { return *relays_[worker]; }
   int world_size() const { return options_.world_size; }
   int num_workers() const { return static_cast<int>(workers_.size()); }
   // A folder of the cluster's own.
@@ -73,6 +77,7 @@ class Cluster {
   int worker_port_ = 0;
   std::string address_;
   std::unique_ptr<Process> coordinator_;
+  std::vector<std::unique_ptr<Relay>> relays_;
   std::vector<std::unique_ptr<Process>> workers_;
   std::unique_ptr<GenerationClient> client_;
 };
