@@ -185,7 +185,7 @@ TEST_F(ServerTest, AClientsDeadlineIsKept) {
   EXPECT_TRUE(GenerateUntilOk().ok());
 }
 
-TEST_F(ServerTest, AKilledRankFailsTheRequestAndARestartedOneServesAgain) {
+TEST_F(ServerTest, ARequestGoesOnWhenAKilledRankIsBack) {
   StartServer();
   StartRanks();
   gate_.Allow(3);
@@ -196,16 +196,18 @@ TEST_F(ServerTest, AKilledRankFailsTheRequestAndARestartedOneServesAgain) {
   do {
     ASSERT_TRUE(reader->Read(&event));
   } while (!event.has_progress());
-  const auto killed = std::chrono::steady_clock::now();
   ranks_[1]->Kill();
-  while (reader->Read(&event)) {
-  }
-  EXPECT_EQ(reader->Finish().error_code(), grpc::UNAVAILABLE);
-  EXPECT_LT(std::chrono::steady_clock::now() - killed, std::chrono::seconds(3));
   ASSERT_TRUE(WaitReady(false));
   gate_.Allow(1000);
   StartRank(1);
   ASSERT_TRUE(WaitReady(true));
+  bool has_result = false;
+  while (reader->Read(&event)) {
+    EXPECT_FALSE(event.has_started());
+    has_result = has_result || event.has_result();
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_TRUE(has_result);
   EXPECT_TRUE(GenerateUntilOk().ok());
 }
 
