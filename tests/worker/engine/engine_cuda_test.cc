@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/plan_resume.h"
 #include "kernels/cuda/cuda_context.h"
 #include "tests/worker/engine/engine_testing.h"
 
@@ -66,6 +67,8 @@ class CudaEngine {
     for (const RequestPlan& plan : plans) EXPECT_TRUE(engine_->Release(plan.request_id).ok());
   }
 
+  Engine& engine() { return *engine_; }
+
  private:
   std::unique_ptr<Collective> collective_;
   std::unique_ptr<Engine> engine_;
@@ -103,6 +106,52 @@ TEST(EngineCudaTest, CapturedPassesAndCompanyChangeNoByte) {
     captured.Run(Plans(), together);
     for (const auto& [id, outcome] : alone) {
       EXPECT_TRUE(together[id] == outcome) << "request " << id << " in company, round " << round;
+    }
+  }
+}
+
+// Executes all work of a plan alone; with a snapshot after every step.
+std::vector<WorkResult> RunAlone(CudaEngine& cuda, const RequestPlan& plan) {
+  std::vector<WorkResult> all;
+  EXPECT_TRUE(cuda.engine().Admit(plan).ok());
+  for (Work work : AllWork(plan)) {
+    work.snapshot = work.kind == WorkKind::kDenoise;
+    auto results = cuda.engine().Iterate({work});
+    EXPECT_TRUE(results.ok()) << results.status();
+    if (results.ok()) all.push_back(std::move(results->front()));
+  }
+  EXPECT_TRUE(cuda.engine().Release(plan.request_id).ok());
+  return all;
+}
+
+TEST(EngineCudaTest, RequestsGoOnFromSnapshotsAndBehindTokens) {
+  if (CudaDeviceCount() == 0) GTEST_SKIP() << "no CUDA device";
+  const auto checkpoint = OpenNano();
+  CudaEngine first(*checkpoint, /*graphs=*/true);
+  CudaEngine second(*checkpoint, /*graphs=*/true);
+  std::vector<RequestPlan> plans = Plans();
+  plans[3].answer->max_new_tokens = plans[4].answer->max_new_tokens = 12;
+  plans[4].answer->temperature = 0.8f;
+  for (const RequestPlan& plan : plans) {
+    const std::vector<WorkResult> undisturbed = RunAlone(first, plan);
+    std::vector<int32_t> tokens;
+    for (const WorkResult& result : undisturbed) {
+      if (result.token.has_value()) tokens.push_back(result.token->id);
+      if (!result.snapshot.has_value()) continue;
+      ASSERT_TRUE(SnapshotFits(plan, *result.snapshot));
+      RequestPlan resumed = plan;
+      resumed.snapshot = result.snapshot;
+      EXPECT_EQ(RunAlone(second, resumed).back().image, undisturbed.back().image)
+          << "request " << plan.request_id << " from step " << result.snapshot->step;
+    }
+    EXPECT_EQ(tokens.empty(), plan.draws());
+    for (size_t count = 1; count < tokens.size(); ++count) {
+      std::vector<int32_t> again(tokens.begin(), tokens.begin() + static_cast<int64_t>(count));
+      for (const WorkResult& result :
+           RunAlone(second, ResumeAnswer(plan, absl::MakeConstSpan(tokens).first(count)))) {
+        if (result.token.has_value()) again.push_back(result.token->id);
+      }
+      EXPECT_EQ(again, tokens) << "request " << plan.request_id << " behind " << count << " tokens";
     }
   }
 }
