@@ -39,7 +39,7 @@ struct SessionOptions {
   // A coordinator that pinged and then says nothing for so long is taken for lost.
   absl::Duration silence_timeout = absl::Seconds(10);
   absl::Duration first_backoff = absl::Milliseconds(100);
-  absl::Duration max_backoff = absl::Seconds(5);
+  absl::Duration max_backoff = absl::Seconds(2);
   // Between attempts while the coordinator refuses this rank for a reason that may pass (its place is still
   // taken).
   absl::Duration refused_delay = absl::Seconds(1);

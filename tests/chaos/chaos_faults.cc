@@ -24,32 +24,37 @@ void ChaosFaults::Wait(absl::Duration most) {
   absl::SleepFor(most * std::uniform_real_distribution<double>(0, 1)(random_));
 }
 
+void ChaosFaults::Note(const std::string& name, int worker) {
+  ++counts_[name];
+  last_ = worker < 0 ? name : absl::StrCat(name, " ", worker);
+}
+
 absl::Status ChaosFaults::Next() {
   const int worker = static_cast<int>(random_() % static_cast<uint64_t>(cluster_->num_workers()));
   const auto dice = random_() % 100;
   if (dice < 36) {
-    ++counts_["rank killed"];
+    Note("rank killed", worker);
     return Kill(worker);
   }
   if (dice < 53) {
-    ++counts_["rank stopped"];
+    Note("rank stopped", worker);
     Hang(worker);
     return absl::OkStatus();
   }
   if (dice < 65) {
-    ++counts_["rank cut off"];
+    Note("rank cut off", worker);
     CutOff(worker);
     return absl::OkStatus();
   }
   if (dice < 78) {
-    ++counts_["rank told to leave"];
+    Note("rank told to leave", worker);
     return Leave(worker);
   }
   if (dice < 88) {
-    ++counts_["group killed"];
+    Note("group killed", worker);
     return KillGroup(worker);
   }
-  ++counts_["coordinator killed"];
+  Note("coordinator killed", -1);
   return KillCoordinator();
 }
 

@@ -20,6 +20,8 @@ class ChaosFaults {
   // off from the coordinator for a while, told to leave and started again; a whole group or the coordinator
   // is killed and started again. Returns when all processes run.
   absl::Status Next();
+  // What Next did last, to whom.
+  const std::string& last() const { return last_; }
 
   // By name.
   const std::map<std::string, int>& counts() const { return counts_; }
@@ -36,7 +38,10 @@ class ChaosFaults {
 
   Cluster* const cluster_;
   std::mt19937_64 random_;
+  void Note(const std::string& name, int worker);
+
   std::map<std::string, int> counts_;
+  std::string last_;
 };
 
 }  // namespace lancet

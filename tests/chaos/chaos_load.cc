@@ -45,7 +45,10 @@ class Witness final : public GenerationObserver {
   }
   void Heard() {
     const absl::Time now = absl::Now();
-    silence = std::max(silence, now - last);
+    if (now - last > silence) {
+      silence = now - last;
+      silence_end = now;
+    }
     last = now;
   }
 
@@ -55,6 +58,7 @@ class Witness final : public GenerationObserver {
   std::string text;
   absl::Time last = absl::Now();
   absl::Duration silence;
+  absl::Time silence_end;
 };
 
 }  // namespace
@@ -124,10 +128,11 @@ std::vector<std::string> ChaosLoad::failures() const {
   return failures_;
 }
 
-std::vector<absl::Duration> ChaosLoad::silences() const {
+std::vector<ChaosLoad::Silence> ChaosLoad::silences() const {
   const std::lock_guard<std::mutex> lock(mu_);
-  std::vector<absl::Duration> sorted = silences_;
-  std::sort(sorted.begin(), sorted.end());
+  std::vector<Silence> sorted = silences_;
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Silence& a, const Silence& b) { return a.length < b.length; });
   return sorted;
 }
 
@@ -169,7 +174,7 @@ void ChaosLoad::RunOne(const ChaosCase& request, const std::string& key) {
   }
   ++ended_;
   const std::lock_guard<std::mutex> lock(mu_);
-  silences_.push_back(witness.silence);
+  silences_.push_back({witness.silence, witness.silence_end, absl::StrCat(request.name, " ", key)});
 }
 
 void ChaosLoad::Fail(const ChaosCase& request, const std::string& what) {

@@ -41,8 +41,14 @@ class ChaosLoad {
   int ended() const { return ended_; }
   // What was not as it has to be.
   std::vector<std::string> failures() const;
-  // The longest time that a request heard nothing, sorted.
-  std::vector<absl::Duration> silences() const;
+  // The longest time that a request heard nothing, and when that ended.
+  struct Silence {
+    absl::Duration length;
+    absl::Time end;
+    std::string name;
+  };
+  // The shortest first.
+  std::vector<Silence> silences() const;
 
  private:
   void Run(int client, uint64_t seed);
@@ -55,8 +61,8 @@ class ChaosLoad {
   std::atomic<bool> stop_{false};
   std::atomic<int> ended_{0};
   mutable std::mutex mu_;
-  std::vector<std::string> failures_;     // guarded by mu_
-  std::vector<absl::Duration> silences_;  // likewise
+  std::vector<std::string> failures_;  // guarded by mu_
+  std::vector<Silence> silences_;      // likewise
   std::vector<std::thread> threads_;
 };
 

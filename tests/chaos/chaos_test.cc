@@ -29,6 +29,7 @@ constexpr absl::Duration kLongestPeace = absl::Milliseconds(1500);
 // 5 s for what is noticed late, the hang itself, processes that start on a busy machine, and further faults
 // that fall into the same pause.
 constexpr absl::Duration kLongestSilence = absl::Seconds(15);
+constexpr absl::Duration kSilenceToTell = absl::Seconds(5);
 // What a process may grow by between the first quarter and the end, KiB.
 constexpr int64_t kGrowthKib = 64 << 10;
 
@@ -94,8 +95,11 @@ TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
   std::pair<int64_t, int64_t> early{0, 0};
   for (int i = 0; i < faults && load.failures().empty(); ++i) {
     absl::SleepFor(kLongestPeace * std::uniform_real_distribution<double>(0, 1)(random));
+    const absl::Time fault = absl::Now();
     const absl::Status status = chaos.Next();
     ASSERT_TRUE(status.ok()) << status << cluster.Logs();
+    printf("%6.1f to %6.1f s: %s\n", absl::ToDoubleSeconds(fault - begin),
+           absl::ToDoubleSeconds(absl::Now() - begin), chaos.last().c_str());
     if (i >= faults / 4) continue;
     const auto now = Memory(cluster);
     early = {std::max(early.first, now.first), std::max(early.second, now.second)};
@@ -108,8 +112,13 @@ TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
   for (const std::string& failure : load.failures()) ADD_FAILURE() << failure;
   EXPECT_EQ(EndedTwice(cluster.coordinator().Log()), 0);
   EXPECT_GE(load.ended(), kClients);
-  const std::vector<absl::Duration> silences = load.silences();
-  EXPECT_LE(silences.back(), kLongestSilence);
+  const std::vector<ChaosLoad::Silence> silences = load.silences();
+  EXPECT_LE(silences.back().length, kLongestSilence);
+  for (const ChaosLoad::Silence& silence : silences) {
+    if (silence.length < kSilenceToTell) continue;
+    printf("nothing heard for %.1f s until %.1f s: %s\n", absl::ToDoubleSeconds(silence.length),
+           absl::ToDoubleSeconds(silence.end - begin), silence.name.c_str());
+  }
   EXPECT_LE(late.first, early.first + kGrowthKib);
   EXPECT_LE(late.second, early.second + kGrowthKib);
   if (HasFailure()) printf("%s\n", cluster.Logs().c_str());
@@ -125,9 +134,10 @@ TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
       "); %d requests ended, %zu wrong; longest silence of a request: median %.1f s, 90 %% %.1f s, most %.1f "
       "s; "
       "resident MiB early and late: coordinator %ld and %ld, rank %ld and %ld\n",
-      load.ended(), load.failures().size(), absl::ToDoubleSeconds(silences[silences.size() / 2]),
-      absl::ToDoubleSeconds(silences[silences.size() * 9 / 10]), absl::ToDoubleSeconds(silences.back()),
-      early.first >> 10, late.first >> 10, early.second >> 10, late.second >> 10);
+      load.ended(), load.failures().size(), absl::ToDoubleSeconds(silences[silences.size() / 2].length),
+      absl::ToDoubleSeconds(silences[silences.size() * 9 / 10].length),
+      absl::ToDoubleSeconds(silences.back().length), early.first >> 10, late.first >> 10, early.second >> 10,
+      late.second >> 10);
 }
 
 }  // namespace
