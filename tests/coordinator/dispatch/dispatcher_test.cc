@@ -138,6 +138,7 @@ class DispatcherTest : public ::testing::Test {
     Dispatcher::Options options;
     options.clock = &clock_;
     options.tick_interval = absl::Milliseconds(10);
+    options.core.recovery.group_wait = absl::Milliseconds(200);
     options.core.max_queue = 200;
     options.core.fingerprint = "f00d";
     options.core.registry.random = [] { return uint64_t{1}; };
@@ -227,7 +228,7 @@ TEST_F(DispatcherTest, CancelsRaceWithWork) {
   StopRanks();
 }
 
-TEST_F(DispatcherTest, ARankThatLeavesFailsTheRequest) {
+TEST_F(DispatcherTest, ARankThatLeavesForGoodFailsTheRequestInTheEnd) {
   Serve();
   const std::shared_ptr<Client> client = Submit(1, 1000000);
   ranks_[1]->Close(true);
