@@ -114,7 +114,8 @@ TEST(PlacementTest, WhatHasNoRoomIsOvertakenForAWhileUnlessItWasLost) {
   RequestState large = Picture(2, 10);
   large.shape.cache_tokens = 500;
   const RequestState small = Picture(3, 10);
-  EXPECT_THAT(PlaceWaiting(Waiting({&large, &small}), groups, kStart, kPatience), ElementsAre(Placement{3, 0}));
+  EXPECT_THAT(PlaceWaiting(Waiting({&large, &small}), groups, kStart, kPatience),
+              ElementsAre(Placement{3, 0}));
   EXPECT_THAT(PlaceWaiting(Waiting({&large, &small}), groups, kStart + kPatience, kPatience), IsEmpty());
   large.resumed = true;
   EXPECT_THAT(PlaceWaiting(Waiting({&large, &small}), groups, kStart, kPatience), IsEmpty());
