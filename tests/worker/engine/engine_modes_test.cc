@@ -35,32 +35,39 @@ Checkpoint* EngineModesTest::checkpoint_ = nullptr;
 TEST_P(EngineModesTest, DrawsOtherBytesThatDoNotDependOnNeighbours) {
   Group plain(*checkpoint_, 1);
   plain.Attach();
-  const RequestPlan a = MakePlan(1, 7);
-  const RequestPlan b = MakeEditPlan(2, 8);
+  const RequestPlan drawn = MakePlan(1, 7);
+  const RequestPlan asked = MakeAnswerPlan(2, 8);
   Group group(*checkpoint_, 1, 1, In({}));
   group.Attach();
-  const RgbImage alone = Draw(group, a);
-  EXPECT_NE(alone, Draw(plain, a));
-  EXPECT_NE(Draw(group, b), Draw(plain, b));
+  const RgbImage alone = Draw(group, drawn);
+  EXPECT_NE(alone, Draw(plain, drawn));
+  const std::vector<WorkResult> answer = group.Run({asked}, {AllWork(asked)});
 
-  // Each step of one beside one of the other; with two threads.
+  // Each step of one beside one of the other, with two threads: text, latents, markers and tokens of the
+  // answer share passes.
   Group busy(*checkpoint_, 1, 2, In({}));
   busy.Attach();
-  const std::vector<Work> work_a = AllWork(a);
-  const std::vector<Work> work_b = AllWork(b);
+  const std::vector<Work> draw_work = AllWork(drawn);
+  const std::vector<Work> ask_work = AllWork(asked);
   std::vector<std::vector<Work>> batches;
-  for (size_t i = 0; i < std::max(work_a.size(), work_b.size()); ++i) {
+  for (size_t i = 0; i < std::max(draw_work.size(), ask_work.size()); ++i) {
     std::vector<Work>& batch = batches.emplace_back();
-    if (i < work_b.size()) batch.push_back(work_b[i]);
-    if (i < work_a.size()) batch.push_back(work_a[i]);
+    if (i < ask_work.size()) batch.push_back(ask_work[i]);
+    if (i < draw_work.size()) batch.push_back(draw_work[i]);
   }
-  const std::vector<WorkResult> results = busy.Run({a, b}, batches);
-  const auto drawn_beside = [&](const RgbImage& image) {
-    return std::any_of(results.begin(), results.end(),
-                       [&](const WorkResult& result) { return result.image == image; });
-  };
-  EXPECT_TRUE(drawn_beside(alone));
-  EXPECT_TRUE(drawn_beside(Draw(group, b)));
+  std::vector<AnswerToken> tokens;
+  RgbImage beside;
+  for (const WorkResult& result : busy.Run({drawn, asked}, batches)) {
+    if (result.token.has_value()) tokens.push_back(*result.token);
+    if (result.image.has_value()) beside = *result.image;
+  }
+  EXPECT_EQ(beside, alone);
+  std::vector<AnswerToken> expected;
+  for (const WorkResult& result : answer) {
+    if (result.token.has_value()) expected.push_back(*result.token);
+  }
+  EXPECT_EQ(tokens, expected);
+  EXPECT_EQ(tokens.size(), static_cast<size_t>(asked.answer->max_new_tokens));
 }
 
 TEST_P(EngineModesTest, RanksShareTheWork) {
