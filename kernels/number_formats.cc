@@ -40,11 +40,15 @@ uint8_t ToE4m3(float x) {
   const uint8_t sign = std::signbit(x) ? 0x80 : 0;
   const float magnitude = std::fabs(x);
   if (magnitude >= kMaxE4m3) return sign | 0x7e;
-  // In units of the smallest step of its binade; the current rounding mode is to nearest even.
-  const int exponent = magnitude < 0x1p-6f ? -6 : std::ilogb(magnitude);
-  const int steps = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 3 - exponent)));
-  // steps is 0..7 below 2^-6 and 8..16 above; a carry into the next binade adds up by itself.
-  return static_cast<uint8_t>(sign | (((exponent + 6) << 3) + steps));
+  // 2^14 has a step of 2^-9, that of the subnormals: adding it rounds to them, ties to even. A carry into
+  // the first normal number adds up by itself.
+  if (magnitude < 0x1p-6f) {
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(magnitude + 0x1p14f) & 15));
+  }
+  // Three of f32's 23 mantissa bits stay, and the exponent's bias of 127 becomes 7.
+  const uint32_t bits = std::bit_cast<uint32_t>(magnitude);
+  const uint32_t rounded = (bits + 0x7ffff + ((bits >> 20) & 1)) >> 20;
+  return static_cast<uint8_t>(sign | (rounded - ((127 - 7) << 3)));
 }
 
 }  // namespace lancet

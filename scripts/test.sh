@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds Lancet and runs its whole test suite: as released, under the address and undefined behaviour sanitizers, and,
-# as far as it tells something there, under the thread sanitizer; then fuzzes for a few minutes. Goes on after a failure,
-# sums up at the end, and exits with 1 if anything failed.
+# Builds Lancet and runs its whole test suite: as released, with the CUDA backend where nvcc is found, under the address
+# and undefined behaviour sanitizers, and, as far as it tells something there, under the thread sanitizer; then fuzzes
+# for a few minutes. Goes on after a failure, sums up at the end, and exits with 1 if anything failed.
 set -euo pipefail
 
 usage() {
   cat <<'END'
 usage: scripts/test.sh [--quick | --full] [--help]
 
-  --quick   the release build and its tests only; without the sanitizers and the fuzz targets
+  --quick   the release build and its tests only; without CUDA, the sanitizers and the fuzz targets
   --full    also the end-to-end tests under the address sanitizer, which take a quarter of an hour there, and the
             tests that link gRPC under the thread sanitizer, where they are a smoke test (tests/tsan_grpc.supp says why)
 
@@ -66,6 +66,19 @@ run_tests() {
   ctest --preset "$preset" --parallel "$jobs" "$@"
 }
 
+# The CUDA build, made in the release tree: what is compiled the same there is not compiled again. A plain
+# `cmake --preset release` turns it off again. Fails on any warning.
+cuda_build() {
+  local output="$logs/cuda-compiler.log"
+  cmake --preset release -DLANCET_CUDA=ON || return
+  cmake --build --preset release --parallel "$jobs" --target all 2>&1 | tee "$output"
+  if [[ ${PIPESTATUS[0]} -ne 0 ]]; then return 1; fi
+  if grep -E 'warning( #[0-9]|:)' "$output"; then
+    echo "test.sh: the CUDA build has warnings" >&2
+    return 1
+  fi
+}
+
 if [[ $quick == true ]]; then
   scripts/setup.sh
 else
@@ -76,6 +89,14 @@ if stage "release build" configure_and_build release all all_verify_interface_he
   stage "release tests" run_tests release || true
 fi
 if [[ $quick == false ]]; then
+  if command -v nvcc >/dev/null; then
+    if stage "cuda build" cuda_build; then
+      # Those that need no device; the others skip themselves where there is none.
+      stage "cuda tests" run_tests release --label-regex '^(cuda|gpu)$' || true
+    fi
+  else
+    summary+=("cuda build       skipped: nvcc is not found")
+  fi
   if [[ $full == true ]]; then
     if stage "asan build" configure_and_build asan all; then
       stage "asan tests" run_tests asan || true

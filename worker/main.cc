@@ -40,9 +40,15 @@ ABSL_FLAG(int32_t, world_size, 1, "Ranks of the group: every Linear is split thi
 ABSL_FLAG(std::string, device, "auto", "cpu, cuda, or auto: a CUDA device if there is one, else the CPU");
 ABSL_FLAG(int32_t, device_ordinal, 0, "Which CUDA device, 0 to 63");
 ABSL_FLAG(std::string, linear_mode, "w4a16",
-          "How 4-bit weights are multiplied on a CUDA device: w4a16 (expanded to bf16), w4a8 (E4M3 on both "
-          "sides) or "
-          "w4a4 (NVFP4 on both sides; as w4a16 where the device has no FP4 units)");
+          "How 4-bit weights are multiplied: w4a16 (expanded to bf16), w4a8_fp8 (E4M3 on both sides) or w4a4 "
+          "(NVFP4 on both sides; as w4a16 where a CUDA device has no FP4 units). The CPU emulates the last "
+          "two, slowly: their results without the device");
+ABSL_FLAG(std::vector<std::string>, bf16_linears, {},
+          "Linears that stay in w4a16 in the other modes: patterns with * and ? over whole names, such as "
+          "'*.down_proj,*.layers.0.*'");
+ABSL_FLAG(std::string, activation_factors, "",
+          "File of calibrated factors of NVFP4 activations, for w4a4; empty: activation_factors.json beside "
+          "the trunk, if it is there; none: no factors");
 ABSL_FLAG(bool, cuda_graphs, true,
           "Replay captured work on a CUDA device instead of launching each kernel anew");
 ABSL_FLAG(int32_t, threads, 0,
@@ -123,17 +129,9 @@ absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
     return absl::InvalidArgumentError(
         absl::StrCat("--device_ordinal is ", engine.device_ordinal, "; expected 0 to ", kMaxDeviceOrdinal));
   }
-  const std::string mode = absl::GetFlag(FLAGS_linear_mode);
-  if (mode == "w4a16") {
-    engine.linear_mode = lancet::LinearMode::kW4A16;
-  } else if (mode == "w4a8") {
-    engine.linear_mode = lancet::LinearMode::kW4A8;
-  } else if (mode == "w4a4") {
-    engine.linear_mode = lancet::LinearMode::kW4A4;
-  } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--linear_mode is ", mode, "; expected w4a16, w4a8 or w4a4"));
-  }
+  LANCET_ASSIGN_OR_RETURN(engine.linears.mode, lancet::ParseLinearMode(absl::GetFlag(FLAGS_linear_mode)));
+  engine.linears.bf16_linears = absl::GetFlag(FLAGS_bf16_linears);
+  engine.linears.activation_factors = absl::GetFlag(FLAGS_activation_factors);
   engine.cuda_graphs = absl::GetFlag(FLAGS_cuda_graphs);
   return absl::OkStatus();
 }

@@ -2,7 +2,6 @@
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/small_formats.cuh"
 #include "kernels/cuda/expand_weights.h"
-#include "kernels/cuda/row_ops.h"
 
 namespace lancet::cuda {
 namespace {
@@ -71,25 +70,6 @@ __global__ void TileScalesKernel(const bf16* __restrict__ scales, int64_t rows, 
   tiled[index] = byte;
 }
 
-__global__ void __launch_bounds__(kThreads)
-    LargestScaleKernel(const bf16* __restrict__ scales, int64_t n, float* partial) {
-  __shared__ float maxima[kThreads / 32];
-  float largest = 0.0f;
-  for (int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x; i < n;
-       i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    largest = fmaxf(largest, fabsf(device::Widen(scales[i])));
-  }
-  largest = device::BlockMax<kThreads>(largest, maxima);
-  if (threadIdx.x == 0) partial[blockIdx.x] = largest;
-}
-
-__global__ void __launch_bounds__(kThreads) ScaleFactorKernel(const float* partial, float* factor) {
-  static_assert(kThreads == kAmaxBlocks);
-  __shared__ float maxima[kThreads / 32];
-  const float largest = device::BlockMax<kThreads>(partial[threadIdx.x], maxima);
-  if (threadIdx.x == 0) *factor = largest > 0.0f ? __fdiv_rn(largest, 448.0f) : 1.0f;
-}
-
 unsigned Blocks(int64_t n) { return static_cast<unsigned>((n + kThreads - 1) / kThreads); }
 
 }  // namespace
@@ -115,12 +95,6 @@ cudaError_t TileScales(const bf16* scales, int64_t rows, int64_t blocks, const f
   const int64_t bytes = (rows + 127) / 128 * ((blocks + 3) / 4) * 512;
   if (bytes == 0) return cudaSuccess;
   TileScalesKernel<<<Blocks(bytes), kThreads, 0, stream>>>(scales, rows, blocks, factor, tiled, bytes);
-  return cudaGetLastError();
-}
-
-cudaError_t ScaleFactor(const bf16* scales, int64_t n, float* scratch, float* factor, cudaStream_t stream) {
-  LargestScaleKernel<<<kAmaxBlocks, kThreads, 0, stream>>>(scales, n, scratch);
-  ScaleFactorKernel<<<1, kThreads, 0, stream>>>(scratch, factor);
   return cudaGetLastError();
 }
 

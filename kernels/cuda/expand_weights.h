@@ -24,8 +24,4 @@ cudaError_t ExpandToFp8(const uint8_t* codes, const bf16* scales, int64_t rows, 
 cudaError_t TileScales(const bf16* scales, int64_t rows, int64_t blocks, const float* factor, uint8_t* tiled,
                        cudaStream_t stream);
 
-// *factor = max over n scales / 448, 1 if all are zero. `scratch`: kAmaxBlocks floats
-// (kernels/cuda/row_ops.h).
-cudaError_t ScaleFactor(const bf16* scales, int64_t n, float* scratch, float* factor, cudaStream_t stream);
-
 }  // namespace lancet::cuda

@@ -1,9 +1,12 @@
-// A safetensors file; text that begins with '{' is taken as its header alone, and as nvfp4_meta.json and
-// llm_config.json.
+// A safetensors file; text that begins with '{' is taken as its header alone, and as nvfp4_meta.json,
+// llm_config.json and activation_factors.json.
 
+#include <cmath>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "common/activation_factors.h"
 #include "common/model_config.h"
 #include "common/safetensors.h"
 #include "common/safetensors_header.h"
@@ -46,6 +49,13 @@ void FuzzText(absl::string_view text) {
     Require(parsed->hidden_size > 0 && parsed->intermediate_size % kNvfp4Block == 0, "the config is sound");
   }
   ParseModelCard(std::string(text), "memory").IgnoreError();
+  static const std::vector<std::string> linears = {"a.q_proj", "a.o_proj"};
+  if (const auto factors = ParseActivationFactors(text, "memory", "00ff", linears); factors.ok()) {
+    Require(factors->size() == linears.size(), "every Linear has a factor");
+    for (const auto& [name, factor] : *factors) {
+      Require(factor > 0 && std::isfinite(factor), "factors are positive numbers");
+    }
+  }
 }
 
 }  // namespace

@@ -41,13 +41,15 @@ class Stages final : public CudaStages {
     LANCET_ASSIGN_OR_RETURN(stages->ctx_, CudaContext::Create(0));
     const CudaContext& ctx = *stages->ctx_;
     LANCET_ASSIGN_OR_RETURN(stages->cpu_, KernelContext::CreateCpu({}));
-    const CudaProducts products = options.linear_mode == LinearMode::kW4A8   ? CudaProducts::kFp8
-                                  : options.linear_mode == LinearMode::kW4A4 ? CudaProducts::kNvfp4
-                                                                             : CudaProducts::kBf16;
+    const LinearMode mode = options.linears.mode;
+    const CudaProducts products = mode == LinearMode::kW4A8Fp8 ? CudaProducts::kFp8
+                                  : mode == LinearMode::kW4A4  ? CudaProducts::kNvfp4
+                                                               : CudaProducts::kBf16;
+    LANCET_ASSIGN_OR_RETURN(const LinearPolicy policy, LinearPolicy::Create(checkpoint, options.linears));
     LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
     LANCET_ASSIGN_OR_RETURN(CudaTrunkWeights weights,
                             CudaTrunkWeights::Load(ctx, checkpoint.trunk(), config, plan, products,
-                                                   /*with_head=*/false));
+                                                   /*with_head=*/false, policy));
     LANCET_ASSIGN_OR_RETURN(stages->trunk_, CudaTrunk::Create(ctx, config, std::move(weights), products,
                                                               kMaxRows, /*max_blocks=*/4));
     MatmulPlans& matmul = stages->trunk_->matmul();

@@ -61,8 +61,9 @@ absl::Status RunRank(const GoldenContext& context, const LayerInput& in, int ran
   LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu({}));
   ctx->BindCallingThread();
   LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, rank, context.world_size));
-  LANCET_ASSIGN_OR_RETURN(TrunkWeights weights, TrunkWeights::Load(*ctx, context.checkpoint.trunk(), config,
-                                                                   plan, /*with_head=*/false));
+  LANCET_ASSIGN_OR_RETURN(TrunkWeights weights,
+                          TrunkWeights::Load(*ctx, context.checkpoint.trunk(), config, plan,
+                                             /*with_head=*/false, context.policy));
   const int64_t rows = in.gen.num_elements();
   Transformer transformer(*ctx, config, plan, std::move(weights), rows);
 

@@ -47,7 +47,8 @@ absl::Status Run(const GoldenContext& context, const std::string& name) {
 
 void CompareRms(const GoldenContext& context, const std::string& case_name, const std::string& quantity,
                 const std::vector<double>& values, const StateDict& dict, const std::string& way) {
-  const std::string matching = absl::StrCat("fp64_wbf16.", quantity);
+  const bool two_level = context.mode == LinearMode::kW4A4;
+  const std::string matching = absl::StrCat(two_level ? "fp64_2level." : "fp64_wbf16.", quantity);
   const std::string reference = dict.Contains(matching) ? matching : absl::StrCat("fp64.", quantity);
   const auto expected = ReadDoubles(dict, reference);
   if (!expected.ok()) {

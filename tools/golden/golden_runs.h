@@ -26,6 +26,8 @@ struct GoldenContext {
   RankGroup& engines;
   GoldenReport& report;
   DeviceKind device = DeviceKind::kCpu;  // of the engines
+  LinearMode mode = LinearMode::kW4A16;  // likewise
+  LinearPolicy policy;                   // likewise, for the layers that are run without an engine
   CudaStages* cuda = nullptr;            // runs cases of single stages there; null: they run on the CPU
 };
 
@@ -34,8 +36,8 @@ struct GoldenContext {
 void RunGoldenCase(const GoldenContext& context, const std::string& case_name);
 
 // Adds the row of a quantity that has a bf16 trace: our distance to the fp64 trace whose weights are ours
-// (rounded to bf16, if that trace was kept; else exact), in units of the bf16 trace's distance.
-// `way` is put before the quantity in the report.
+// (rounded to bf16, or in w4a4 with two-level scales, if that trace was kept; else exact), in units of the
+// bf16 trace's distance. `way` is put before the quantity in the report.
 void CompareRms(const GoldenContext& context, const std::string& case_name, const std::string& quantity,
                 const std::vector<double>& values, const StateDict& dict, const std::string& way = "");
 

@@ -4,6 +4,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
@@ -22,8 +23,13 @@
 ABSL_FLAG(std::string, golden, "", "folder of goldens that were computed on this checkpoint");
 ABSL_FLAG(int, ranks, 1, "ranks of the tensor-parallel group, 1 to 16");
 ABSL_FLAG(std::string, device, "cpu", "cpu or cuda");
-ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied on a CUDA device: w4a16, w4a8 or w4a4");
+ABSL_FLAG(std::string, mode, "w4a16",
+          "how Linears are multiplied: w4a16, w4a8_fp8 or w4a4; the CPU emulates the last two");
+ABSL_FLAG(std::vector<std::string>, bf16_linears, {}, "Linears that stay in w4a16: patterns with * and ?");
+ABSL_FLAG(std::string, activation_factors, "", "as in lancet-worker");
 ABSL_FLAG(std::string, case, "", "run this case only");
+ABSL_FLAG(double, tolerance, lancet::kToleranceFactor,
+          "limit of an error against fp64, in errors of the reference's own bf16 arithmetic, 0.1 to 1000");
 ABSL_FLAG(int, against_cpu, 0,
           "instead of cases: so many random requests, also run on one CPU rank, compared; 0 to 1000");
 ABSL_FLAG(uint64_t, seed, 1, "of the random requests");
@@ -57,22 +63,26 @@ absl::StatusOr<bool> RunGoldens() {
   EngineOptions options;
   options.max_latents = kMaxLatents;
   const std::string device = absl::GetFlag(FLAGS_device);
-  const std::string mode = absl::GetFlag(FLAGS_mode);
-  if ((device != "cpu" && device != "cuda") || (mode != "w4a16" && mode != "w4a8" && mode != "w4a4")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--device ", device, " --mode ", mode, ": expected cpu or cuda, w4a16, w4a8 or w4a4"));
+  if (device != "cpu" && device != "cuda") {
+    return absl::InvalidArgumentError(absl::StrCat("--device ", device, ": expected cpu or cuda"));
   }
   options.device = device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
-  options.linear_mode = mode == "w4a8"   ? LinearMode::kW4A8
-                        : mode == "w4a4" ? LinearMode::kW4A4
-                                         : LinearMode::kW4A16;
+  LANCET_ASSIGN_OR_RETURN(options.linears.mode, ParseLinearMode(absl::GetFlag(FLAGS_mode)));
+  options.linears.bf16_linears = absl::GetFlag(FLAGS_bf16_linears);
+  options.linears.activation_factors = absl::GetFlag(FLAGS_activation_factors);
+  LANCET_ASSIGN_OR_RETURN(const LinearPolicy policy, LinearPolicy::Create(*checkpoint, options.linears));
   LANCET_ASSIGN_OR_RETURN(const auto engines, RankGroup::Load(*checkpoint, ranks, options));
+  const double tolerance = absl::GetFlag(FLAGS_tolerance);
+  if (!(tolerance >= 0.1 && tolerance <= 1000)) {
+    return absl::InvalidArgumentError(absl::StrCat("--tolerance ", tolerance, " is outside 0.1 to 1000"));
+  }
   std::unique_ptr<CudaStages> cuda;
   if (options.device == DeviceKind::kCuda) {
     LANCET_ASSIGN_OR_RETURN(cuda, CudaStages::Create(*checkpoint, options));
   }
-  GoldenReport report;
-  const GoldenContext context{*checkpoint, folder, ranks, *engines, report, options.device, cuda.get()};
+  GoldenReport report(tolerance);
+  const GoldenContext context{*checkpoint,          folder, ranks,     *engines, report, options.device,
+                              options.linears.mode, policy, cuda.get()};
   if (const int count = absl::GetFlag(FLAGS_against_cpu); count != 0) {
     if (count < 0 || count > 1000) {
       return absl::InvalidArgumentError(absl::StrCat("--against_cpu ", count, " is outside 0 to 1000"));
@@ -102,13 +112,15 @@ absl::StatusOr<bool> RunGoldens() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Compares the engine with goldens.\n\n"
-      "  lancet-golden --model_dir DIR --golden DIR [--ranks R] [--device cpu|cuda] [--case NAME] [--json "
-      "FILE]\n"
+      "  lancet-golden --model_dir DIR --golden DIR [--ranks R] [--device cpu|cuda] [--mode "
+      "w4a16|w4a8_fp8|w4a4]\n"
+      "                [--case NAME] [--json FILE]\n"
       "  lancet-golden --model_dir DIR --golden DIR [--ranks R] [--device cpu|cuda] --against_cpu N [--seed "
       "S]\n\n"
       "A row per quantity: our error, the reference's own bf16 error (yardstick), and ratio = error / limit, "
       "the limit being\n"
-      "1.5 yardsticks for traces. Exit code 0: every ratio is at most 1; 1: one is above; 2: the run itself "
+      "--tolerance yardsticks for traces. Exit code 0: every ratio is at most 1; 1: one is above; 2: the run "
+      "itself "
       "failed.");
   absl::ParseCommandLine(argc, argv);
   const auto passed = lancet::RunGoldens();

@@ -16,7 +16,7 @@ constexpr double kFailed = std::numeric_limits<double>::infinity();
 
 void GoldenReport::AddRms(absl::string_view case_name, absl::string_view quantity, double error,
                           double yardstick, absl::string_view note) {
-  const double ratio = yardstick > 0 ? error / (kToleranceFactor * yardstick) : kFailed;
+  const double ratio = yardstick > 0 ? error / (tolerance_ * yardstick) : kFailed;
   rows_.push_back(
       {std::string(case_name), std::string(quantity), error, yardstick, ratio, "rms", std::string(note)});
 }
@@ -87,8 +87,7 @@ std::string GoldenReport::Json() const {
     }
     rows.push_back(std::move(item));
   }
-  return nlohmann::json({{"passed", passed()}, {"tolerance_factor", kToleranceFactor}, {"rows", rows}})
-      .dump(1);
+  return nlohmann::json({{"passed", passed()}, {"tolerance_factor", tolerance_}, {"rows", rows}}).dump(1);
 }
 
 }  // namespace lancet

@@ -9,7 +9,7 @@
 #include "common/status_macros.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/expand_weights.h"
-#include "kernels/cuda/row_ops.h"
+#include "kernels/quantise.h"
 #include "kernels/scale_tiles.h"
 
 namespace lancet {
@@ -118,12 +118,11 @@ absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_codes_, DeviceArray<uint8_t>::CopyOf(stacked.codes, stream));
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_scales_,
                             DeviceArray<uint8_t>::Create(ScaleTileBytes(linear.rows_, blocks)));
-    LANCET_ASSIGN_OR_RETURN(linear.nvfp4_factor_, DeviceArray<float>::Create(1));
-    LANCET_ASSIGN_OR_RETURN(const auto scratch, DeviceArray<float>::Create(cuda::kAmaxBlocks));
-    LANCET_CUDA_RETURN_IF_ERROR(
-        cuda::ScaleFactor(scales.data(), scales.size(), scratch.data(), linear.nvfp4_factor_.data(), stream));
+    const float factor = ScaleFactor(stacked.scales);
+    const std::vector<float> factors = {factor, forms.activation_factor, factor * forms.activation_factor};
+    LANCET_ASSIGN_OR_RETURN(linear.nvfp4_factors_, DeviceArray<float>::CopyOf(factors, stream));
     LANCET_CUDA_RETURN_IF_ERROR(cuda::TileScales(scales.data(), linear.rows_, blocks,
-                                                 linear.nvfp4_factor_.data(), linear.nvfp4_scales_.data(),
+                                                 linear.nvfp4_factors_.data(), linear.nvfp4_scales_.data(),
                                                  stream));
     LANCET_RETURN_IF_ERROR(ctx.Wait(kUploadTimeout));
   }

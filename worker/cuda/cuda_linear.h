@@ -20,6 +20,7 @@ struct CudaLinearForms {
   bool bf16 = false;      // expanded, for many rows
   bool fp8 = false;       // E4M3 with a factor per output row, for many rows of E4M3 activations
   bool nvfp4 = false;     // codes with tiled E4M3 scales under a factor, for many rows of NVFP4 activations
+  float activation_factor = 1.0f;  // of those activations
 };
 
 class CudaLinear {
@@ -40,8 +41,10 @@ class CudaLinear {
   const float* fp8_factors() const { return factors_.data(); }          // [rows]
   const uint8_t* nvfp4_codes() const { return nvfp4_codes_.data(); }    // [rows, cols / 2]
   const uint8_t* nvfp4_scales() const { return nvfp4_scales_.data(); }  // tiled
-  const float* nvfp4_factor() const { return nvfp4_factor_.data(); }    // on the device
-  const bf16* bias() const { return bias_.data(); }                     // [rows], or null
+  // On the device: the factor of NVFP4 activations, and it times the weights'.
+  const float* nvfp4_activation_factor() const { return nvfp4_factors_.data() + 1; }
+  const float* nvfp4_alpha() const { return nvfp4_factors_.data() + 2; }
+  const bf16* bias() const { return bias_.data(); }  // [rows], or null
 
  private:
   int64_t rows_ = 0;
@@ -54,7 +57,7 @@ class CudaLinear {
   DeviceArray<float> factors_;
   DeviceArray<uint8_t> nvfp4_codes_;
   DeviceArray<uint8_t> nvfp4_scales_;
-  DeviceArray<float> nvfp4_factor_;
+  DeviceArray<float> nvfp4_factors_;  // of the weights, of the activations, their product
   DeviceArray<bf16> bias_;
 };
 

@@ -55,11 +55,14 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   runner->cpu_->BindCallingThread();
   LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
   const bool can_answer = checkpoint.vision() != nullptr;
-  const CudaProducts products = options.linear_mode == LinearMode::kW4A8   ? CudaProducts::kFp8
-                                : options.linear_mode == LinearMode::kW4A4 ? CudaProducts::kNvfp4
-                                                                           : CudaProducts::kBf16;
-  LANCET_ASSIGN_OR_RETURN(CudaTrunkWeights weights, CudaTrunkWeights::Load(ctx, checkpoint.trunk(), config,
-                                                                           plan, products, can_answer));
+  const LinearMode mode = options.linears.mode;
+  const CudaProducts products = mode == LinearMode::kW4A8Fp8 ? CudaProducts::kFp8
+                                : mode == LinearMode::kW4A4  ? CudaProducts::kNvfp4
+                                                             : CudaProducts::kBf16;
+  LANCET_ASSIGN_OR_RETURN(const LinearPolicy policy, LinearPolicy::Create(checkpoint, options.linears));
+  LANCET_ASSIGN_OR_RETURN(
+      CudaTrunkWeights weights,
+      CudaTrunkWeights::Load(ctx, checkpoint.trunk(), config, plan, products, can_answer, policy));
   ModelLimits& limits = runner->limits_;
   limits.max_latents = options.max_latents;
   limits.max_rows = std::max(2 * (options.max_latents + 2), kLeastMaxRows);

@@ -116,11 +116,12 @@ cuda::RowOutput CudaTrunk::Activations(const CudaLinear& linear) const {
     output.fp8_rows = fp8_.data();
     output.fp8_factors = factors_.data();
   } else if (linear.nvfp4_codes() != nullptr) {
-    // A factor measured over the tensor would make a row depend on the others: blocks have scales of their
-    // own, which at factor 1 are normal E4M3 numbers for magnitudes from 0.1 to 2688.
+    // A factor measured over the tensor would make a row depend on the others. Blocks have scales of their
+    // own, which at factor 1, taken where calibration gives none, are normal E4M3 numbers for magnitudes from
+    // 0.1 to 2688.
     output.fp4_codes = fp8_.data();
     output.fp4_scales = fp4_scales_.data();
-    output.fp4_factor = constants_.data() + 1;
+    output.fp4_factor = linear.nvfp4_activation_factor();
   } else {
     output.bf16_rows = activation_.data();
   }
@@ -146,7 +147,7 @@ absl::Status CudaTrunk::Product(const CudaLinear& linear, const bf16* x, int64_t
     args.x_scales = fp4_scales_.data();
     args.w = linear.nvfp4_codes();
     args.w_scales = linear.nvfp4_scales();
-    args.alpha = linear.nvfp4_factor();
+    args.alpha = linear.nvfp4_alpha();
     args.beta = constants_.data() + (accumulate ? 1 : 0);
   } else if (linear.fp8() != nullptr) {
     shape.input = MatmulInput::kFp8;

@@ -128,7 +128,7 @@ class CudaTrunk {
   DeviceArray<uint8_t> fp8_;         // the same in E4M3, or as E2M1 codes
   DeviceArray<float> factors_;       // [max_rows]: of E4M3 rows
   DeviceArray<uint8_t> fp4_scales_;  // tiled
-  DeviceArray<float> constants_;     // 0, 1: beta, and the factor of NVFP4 activations
+  DeviceArray<float> constants_;     // 0, 1: beta
   DeviceArray<bf16> qkv_;            // [max_rows, (heads + 2 kv heads) head_dim]
   DeviceArray<bf16> attn_;           // [max_rows, heads head_dim]
   DeviceArray<bf16> gate_up_;        // [max_rows, 2 inner]

@@ -17,8 +17,14 @@ constexpr absl::Duration kUploadTimeout = absl::Seconds(60);
 class Uploader {
  public:
   Uploader(const CudaContext& ctx, const StateDict& dict, const ModelConfig& config, const ShardPlan& plan,
-           CudaProducts products)
-      : ctx_(ctx), dict_(dict), config_(config), plan_(plan), products_(products), probe_(ctx) {}
+           CudaProducts products, const LinearPolicy& policy)
+      : ctx_(ctx),
+        dict_(dict),
+        config_(config),
+        plan_(plan),
+        products_(products),
+        policy_(policy),
+        probe_(ctx) {}
 
   absl::StatusOr<DeviceArray<bf16>> Vector(const std::string& name, int64_t size) const {
     LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> values, LoadVector(dict_, name, size));
@@ -67,6 +73,7 @@ class Uploader {
     LANCET_ASSIGN_OR_RETURN(expert.k_norm,
                             Vector(absl::StrCat(attention, "k_norm", suffix, ".weight"), config_.head_dim));
     std::vector<Nvfp4MatrixView> qkv;
+    std::vector<std::string> bases;
     std::vector<bf16> bias;
     for (const auto& [linear, rows] :
          {std::pair<const char*, int64_t>{"q_proj", q_rows}, {"k_proj", kv_rows}, {"v_proj", kv_rows}}) {
@@ -74,21 +81,24 @@ class Uploader {
       LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
                               LoadLinearSlice(dict_, base, linear, rows, hidden, plan_));
       qkv.push_back(view);
+      bases.push_back(base);
       LANCET_ASSIGN_OR_RETURN(const LinearSlice slice, SliceLinear(plan_, linear, rows, hidden));
       LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> part,
                               LoadVector(dict_, base + ".bias", rows, slice.rows));
       bias.insert(bias.end(), part.begin(), part.end());
     }
-    LANCET_ASSIGN_OR_RETURN(expert.qkv, CudaLinear::Create(ctx_, qkv, bias, FormsOf(qkv, few_rows)));
+    LANCET_ASSIGN_OR_RETURN(expert.qkv, CudaLinear::Create(ctx_, qkv, bias, FormsOf(qkv, bases, few_rows)));
     LANCET_ASSIGN_OR_RETURN(
         expert.o, Single(absl::StrCat(attention, "o_proj", suffix), "o_proj", hidden, q_rows, few_rows));
     std::vector<Nvfp4MatrixView> gate_up;
+    bases.clear();
     for (const char* linear : {"gate_proj", "up_proj"}) {
       LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
                               LoadLinearSlice(dict_, mlp + linear, linear, inner, hidden, plan_));
       gate_up.push_back(view);
+      bases.push_back(mlp + linear);
     }
-    CudaLinearForms forms = FormsOf(gate_up, few_rows);
+    CudaLinearForms forms = FormsOf(gate_up, bases, few_rows);
     forms.in_turns = true;
     LANCET_ASSIGN_OR_RETURN(expert.gate_up, CudaLinear::Create(ctx_, gate_up, {}, forms));
     LANCET_ASSIGN_OR_RETURN(expert.down, Single(mlp + "down_proj", "down_proj", hidden, inner, few_rows));
@@ -100,13 +110,16 @@ class Uploader {
   }
 
  private:
-  CudaLinearForms FormsOf(const std::vector<Nvfp4MatrixView>& parts, bool few_rows) {
+  CudaLinearForms FormsOf(const std::vector<Nvfp4MatrixView>& parts, const std::vector<std::string>& bases,
+                          bool few_rows) {
     int64_t rows = 0;
     for (const Nvfp4MatrixView& part : parts) rows += part.rows;
     CudaLinearForms forms;
     forms.few_rows = few_rows;
-    forms.fp8 = products_ == CudaProducts::kFp8;
-    forms.nvfp4 = products_ == CudaProducts::kNvfp4 && probe_.Works(rows, parts[0].cols);
+    const bool stays = policy_.StaysBf16(bases);
+    forms.fp8 = products_ == CudaProducts::kFp8 && !stays;
+    forms.nvfp4 = products_ == CudaProducts::kNvfp4 && !stays && probe_.Works(rows, parts[0].cols);
+    forms.activation_factor = policy_.ActivationFactor(bases);
     forms.bf16 = !forms.fp8 && !forms.nvfp4;
     return forms;
   }
@@ -114,7 +127,7 @@ class Uploader {
                                     bool few_rows) {
     LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
                             LoadLinearSlice(dict_, base, linear, rows, cols, plan_));
-    return CudaLinear::Create(ctx_, {view}, {}, FormsOf({view}, few_rows));
+    return CudaLinear::Create(ctx_, {view}, {}, FormsOf({view}, {base}, few_rows));
   }
   void ReleaseLinear(const std::string& base) const {
     dict_.Release(base + ".qweight");
@@ -126,6 +139,7 @@ class Uploader {
   const ModelConfig& config_;
   const ShardPlan& plan_;
   const CudaProducts products_;
+  const LinearPolicy& policy_;
   Nvfp4Probe probe_;
 };
 
@@ -137,8 +151,9 @@ int64_t BytesOf(const CudaExpert& e) {
 
 absl::StatusOr<CudaTrunkWeights> CudaTrunkWeights::Load(const CudaContext& ctx, const StateDict& dict,
                                                         const ModelConfig& config, const ShardPlan& plan,
-                                                        CudaProducts products, bool with_head) {
-  Uploader uploader(ctx, dict, config, plan, products);
+                                                        CudaProducts products, bool with_head,
+                                                        const LinearPolicy& policy) {
+  Uploader uploader(ctx, dict, config, plan, products, policy);
   const int64_t hidden = config.hidden_size;
   CudaTrunkWeights w;
   LANCET_ASSIGN_OR_RETURN(

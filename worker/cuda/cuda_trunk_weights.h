@@ -11,6 +11,7 @@
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda/device_array.h"
 #include "worker/cuda/cuda_linear.h"
+#include "worker/loader/linear_policy.h"
 #include "worker/loader/shard_plan.h"
 
 namespace lancet {
@@ -46,10 +47,12 @@ struct CudaTrunkWeights {
   CudaDense vae2llm, llm2vae;            // [H, 48], [48, H]
 
   // Reads, repacks and uploads everything. Both experts' Linears are multiplied as `products` says where many
-  // rows come; the und expert also has its panels for few rows.
+  // rows come, but for those that stay in bf16 by `policy`, which also has the factors of NVFP4 activations;
+  // the und expert also has its panels for few rows.
   static absl::StatusOr<CudaTrunkWeights> Load(const CudaContext& ctx, const StateDict& dict,
                                                const ModelConfig& config, const ShardPlan& plan,
-                                               CudaProducts products, bool with_head);
+                                               CudaProducts products, bool with_head,
+                                               const LinearPolicy& policy = {});
   int64_t resident_bytes() const;
 };
 

@@ -66,13 +66,13 @@ absl::Status Nvfp4Probe::Try(int64_t rows, int64_t cols) {
   LANCET_ASSIGN_OR_RETURN(const auto x_codes, DeviceArray<uint8_t>::Create(kTokens * cols / 2));
   const std::vector<uint8_t> no_scales(ScaleTileBytes(kTokens, cols / 16));
   LANCET_ASSIGN_OR_RETURN(const auto x_scales, DeviceArray<uint8_t>::CopyOf(no_scales, stream));
-  const std::vector<float> constants = {1.0f, 0.0f};  // the activations' factor, beta
-  LANCET_ASSIGN_OR_RETURN(const auto device_constants, DeviceArray<float>::CopyOf(constants, stream));
+  const std::vector<float> zero = {0.0f};
+  LANCET_ASSIGN_OR_RETURN(const auto beta, DeviceArray<float>::CopyOf(zero, stream));
   LANCET_ASSIGN_OR_RETURN(const auto y, DeviceArray<bf16>::Create(kTokens * rows));
   cuda::RowOutput output;
   output.fp4_codes = x_codes.data();
   output.fp4_scales = x_scales.data();
-  output.fp4_factor = device_constants.data();
+  output.fp4_factor = linear.nvfp4_activation_factor();
   LANCET_CUDA_RETURN_IF_ERROR(cuda::QuantiseRows(device_x.data(), cols, kTokens, cols, output, stream));
 
   MatmulShape shape;
@@ -91,8 +91,8 @@ absl::Status Nvfp4Probe::Try(int64_t rows, int64_t cols) {
     if (native) {
       args.x_scales = x_scales.data();
       args.w_scales = linear.nvfp4_scales();
-      args.alpha = linear.nvfp4_factor();
-      args.beta = device_constants.data() + 1;
+      args.alpha = linear.nvfp4_alpha();
+      args.beta = beta.data();
     }
     LANCET_RETURN_IF_ERROR(matmul_.Run(shape, args));
     LANCET_RETURN_IF_ERROR(y.CopyTo(absl::MakeSpan(results[native ? 1 : 0]), stream));

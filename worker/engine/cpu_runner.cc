@@ -46,8 +46,12 @@ absl::StatusOr<std::unique_ptr<CpuRunner>> CpuRunner::Load(const Checkpoint& che
   ctx.BindCallingThread();
   LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, options.rank, options.world_size));
   const bool can_answer = checkpoint.vision() != nullptr;
+  LANCET_ASSIGN_OR_RETURN(const LinearPolicy policy, LinearPolicy::Create(checkpoint, options.linears));
+  if (options.linears.mode != LinearMode::kW4A16) {
+    LogInfo("the CPU emulates a GPU's products", {{"linear_mode", LinearModeName(options.linears.mode)}});
+  }
   LANCET_ASSIGN_OR_RETURN(TrunkWeights weights,
-                          TrunkWeights::Load(ctx, checkpoint.trunk(), config, plan, can_answer));
+                          TrunkWeights::Load(ctx, checkpoint.trunk(), config, plan, can_answer, policy));
   ModelLimits& limits = runner->limits_;
   limits.max_latents = options.max_latents;
   limits.max_rows = std::max(2 * (options.max_latents + 2), kLeastMaxRows);
@@ -99,6 +103,18 @@ absl::Status CpuRunner::Attach(Collective* collective) {
   ctx_->BindCallingThread();
   collective_ = collective;
   return absl::OkStatus();
+}
+
+void CpuRunner::set_trace(EngineTrace* trace) {
+  trace_ = trace;
+  if (trace == nullptr) {
+    transformer_->set_input_sink(nullptr);
+    return;
+  }
+  transformer_->set_input_sink(
+      [trace](int64_t layer, Expert expert, FusedLinear linear, ConstMatrixView<bf16> x) {
+        trace->OnLinearInput(layer, expert == Expert::kGen, linear, x);
+      });
 }
 
 absl::StatusOr<std::unique_ptr<ModelRequest>> CpuRunner::Admit(const RequestPlan& plan) {
@@ -197,7 +213,7 @@ CpuRunner::Placed CpuRunner::Place(const PassItem& item, Pass& pass) const {
     case WorkKind::kAnswer: {
       const int32_t position = request.plan.answer->first_position + item.work.index;
       placed.rows = 1;
-      pass.AddText(&request.conditional, {{position}, {position}, {position}}, 0, 1);
+      pass.AddAnswer(&request.conditional, position);
       break;
     }
     case WorkKind::kDecode:

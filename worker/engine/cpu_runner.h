@@ -41,7 +41,7 @@ class CpuRunner final : public ModelRunner {
   absl::Status EncodeLatents(ModelRequest& request) override;
   absl::Status RunPass(absl::Span<const PassItem> items, absl::Span<WorkResult> results) override;
   absl::StatusOr<std::optional<RgbImage>> Decode(ModelRequest& request) override;
-  void set_trace(EngineTrace* trace) override { trace_ = trace; }
+  void set_trace(EngineTrace* trace) override;
 
  private:
   // Where an item's rows lie in the stream: und rows from `und` on, gen rows from `gen` on, for one cache

@@ -17,21 +17,18 @@
 #include "common/request_plan.h"
 #include "worker/collective/collective.h"
 #include "worker/engine/model_runner.h"
+#include "worker/loader/linear_policy.h"
 
 namespace lancet {
 
 // kAuto: CUDA where the build, the machine and the options allow it, else the CPU.
 enum class DeviceKind { kCpu, kCuda, kAuto };
 
-// How NVFP4 Linears are multiplied: weights expanded to bf16; on CUDA devices also re-encoded to E4M3 with
-// activations in E4M3, or as they are with activations in NVFP4 (where the device refuses that, as kW4A16).
-enum class LinearMode { kW4A16, kW4A8, kW4A4 };
-
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
-  int device_ordinal = 0;  // of a CUDA device
-  LinearMode linear_mode = LinearMode::kW4A16;
-  bool cuda_graphs = true;  // replay captured passes; false launches every kernel anew
+  int device_ordinal = 0;       // of a CUDA device
+  LinearPolicyOptions linears;  // in which arithmetic NVFP4 Linears are multiplied
+  bool cuda_graphs = true;      // replay captured passes; false launches every kernel anew
   int rank = 0;
   int world_size = 1;
   int threads = 1;  // compute threads of this rank

@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "common/bf16.h"
 #include "common/tensor_view.h"
+#include "worker/loader/device_shapes.h"
 
 namespace lancet {
 
@@ -33,6 +34,9 @@ class EngineTrace {
   // on.
   virtual void OnLogits(uint64_t /*request_id*/, int32_t /*index*/, int64_t /*first_id*/,
                         absl::Span<const bf16> /*logits*/) {}
+  // What goes into a fused Linear of the rank, on the CPU: rows of one expert, of any requests, in pieces.
+  virtual void OnLinearInput(int64_t /*layer*/, bool /*gen*/, FusedLinear /*linear*/,
+                             ConstMatrixView<bf16> /*x*/) {}
   // Latents [num_latents, 48] after `steps_done` steps; 0 is the start noise.
   virtual void OnLatents(uint64_t /*request_id*/, int32_t /*steps_done*/, ConstMatrixView<bf16> /*latents*/) {
   }

@@ -17,7 +17,14 @@ void Pass::AddRow(bool gen, bool wide, int32_t t, int32_t h, int32_t w) {
   rows.positions.h.push_back(h);
   rows.positions.w.push_back(w);
   rows.wide.push_back(wide ? 1 : 0);
+  rows.single.push_back(wide && !gen ? 1 : 0);
   blocks_.back().rows.push_back(gen ? -1 - index : index);
+}
+
+void Pass::AddAnswer(KvCache* cache, int32_t position) {
+  AddBlock(cache, /*append=*/true, /*causal=*/true);
+  AddRow(/*gen=*/false, /*wide=*/false, position, position, position);
+  und_.single.back() = 1;
 }
 
 void Pass::AddText(KvCache* cache, const Positions& positions, int64_t begin, int64_t count) {
@@ -56,6 +63,12 @@ std::vector<uint8_t> Pass::Wide() const {
   std::vector<uint8_t> wide = und_.wide;
   wide.insert(wide.end(), gen_.wide.begin(), gen_.wide.end());
   return wide;
+}
+
+std::vector<uint8_t> Pass::Single() const {
+  std::vector<uint8_t> single = und_.single;
+  single.insert(single.end(), gen_.single.begin(), gen_.single.end());
+  return single;
 }
 
 Positions Pass::RowPositions() const {

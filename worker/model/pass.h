@@ -22,6 +22,8 @@ struct PassBlock {
 // row's expert follows from its number.
 class Pass {
  public:
+  // One token of an answer: a single und row, cached.
+  void AddAnswer(KvCache* cache, int32_t position);
   // Rows [begin, begin + count) of a run of text tokens, all und, causal, cached.
   void AddText(KvCache* cache, const Positions& positions, int64_t begin, int64_t count);
   // A start marker, features of a picture and an end marker: all und, all see each other, cached.
@@ -29,7 +31,8 @@ class Pass {
   // A start marker (und), latents (gen) and an end marker (und), which all see each other. Cached if they are
   // a condition, not if they are the target.
   void AddLatents(KvCache* cache, const Positions& positions, bool append);
-  // A row of either kind, for tests that take a block apart: appended to the last block.
+  // A row of either kind, for tests that take a block apart: appended to the last block. Und rows that are
+  // wide are markers, which are single.
   PassBlock& AddBlock(KvCache* cache, bool append, bool causal);
   void AddRow(bool gen, bool wide, int32_t t, int32_t h, int32_t w);
 
@@ -43,12 +46,16 @@ class Pass {
   // Per row, und rows first. wide: keep q and k in f32 from projection to rotation (rows of blocks that hold
   // latents).
   std::vector<uint8_t> Wide() const;
+  // Per row likewise. single: the und rows that come one or two at a time whoever shares the pass: tokens of
+  // answers, the markers around latents. A GPU multiplies them by a kernel of their own (worker/cuda/).
+  std::vector<uint8_t> Single() const;
   Positions RowPositions() const;
 
  private:
   struct Rows {
     Positions positions;
     std::vector<uint8_t> wide;
+    std::vector<uint8_t> single;
   };
   Rows und_;
   Rows gen_;

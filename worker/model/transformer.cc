@@ -80,6 +80,7 @@ absl::Status Transformer::Prepare(const Pass& pass) {
     }
   });
   wide_ = pass.Wide();
+  single_ = pass.Single();
   return absl::OkStatus();
 }
 
@@ -123,7 +124,9 @@ absl::Status Transformer::Attend(int64_t layer, const Pass& pass, Collective& co
       const MatrixView<bf16> normed(normed_.data(), part.count, hidden);
       LANCET_RETURN_IF_ERROR(
           RmsNorm(ctx_, stream().Rows(part.begin, part.count), w.input_norm, config_.rms_norm_eps, normed));
-      LANCET_RETURN_IF_ERROR(Nvfp4Gemm(ctx_, normed, w.qkv, w.qkv_bias, qkv.Rows(part.begin, part.count)));
+      ShowInput(layer, part.expert, FusedLinear::kQkv, normed);
+      const absl::Span<const uint8_t> single = absl::MakeConstSpan(single_).subspan(part.begin, part.count);
+      LANCET_RETURN_IF_ERROR(w.qkv.Run(ctx_, normed, single, w.qkv_bias, qkv.Rows(part.begin, part.count)));
       const ConstMatrixView<bf16> cos(cos_.data() + part.begin * n, part.count, n);
       const ConstMatrixView<bf16> sin(sin_.data() + part.begin * n, part.count, n);
       const absl::Span<const uint8_t> wide = absl::MakeConstSpan(wide_).subspan(part.begin, part.count);
@@ -167,9 +170,11 @@ absl::Status Transformer::Attend(int64_t layer, const Pass& pass, Collective& co
     LANCET_ASSIGN_OR_RETURN(const absl::Span<float> partial, collective.PartialSumBuffer(count * hidden));
     const MatrixView<float> sums(partial.data(), count, hidden);
     for (const ExpertRows& part : SplitByExpert(pass.und_rows(), begin, begin + count)) {
-      LANCET_RETURN_IF_ERROR(Nvfp4Gemm(ctx_, attn.Rows(part.begin, part.count),
-                                       weights.expert[static_cast<int>(part.expert)].o,
-                                       sums.Rows(part.begin - begin, part.count)));
+      const ConstMatrixView<bf16> x = attn.Rows(part.begin, part.count);
+      ShowInput(layer, part.expert, FusedLinear::kO, x);
+      const absl::Span<const uint8_t> single = absl::MakeConstSpan(single_).subspan(part.begin, part.count);
+      LANCET_RETURN_IF_ERROR(weights.expert[static_cast<int>(part.expert)].o.Run(
+          ctx_, x, single, sums.Rows(part.begin - begin, part.count)));
     }
     LANCET_ASSIGN_OR_RETURN(const absl::Span<const float> total,
                             collective.AllReduceSum(partial, absl::Now() + timeout));
@@ -196,9 +201,12 @@ absl::Status Transformer::Mlp(int64_t layer, const Pass& pass, Collective& colle
       const MatrixView<bf16> activated(inner_.data(), part.count, inner);
       LANCET_RETURN_IF_ERROR(
           RmsNorm(ctx_, stream().Rows(part.begin, part.count), w.post_norm, config_.rms_norm_eps, normed));
-      LANCET_RETURN_IF_ERROR(Nvfp4Gemm(ctx_, normed, w.gate_up, {}, gate_up));
+      ShowInput(layer, part.expert, FusedLinear::kGateUp, normed);
+      const absl::Span<const uint8_t> single = absl::MakeConstSpan(single_).subspan(part.begin, part.count);
+      LANCET_RETURN_IF_ERROR(w.gate_up.Run(ctx_, normed, single, {}, gate_up));
       LANCET_RETURN_IF_ERROR(SiluMul(ctx_, gate_up, activated));
-      LANCET_RETURN_IF_ERROR(Nvfp4Gemm(ctx_, activated, w.down, sums.Rows(part.begin - begin, part.count)));
+      ShowInput(layer, part.expert, FusedLinear::kDown, activated);
+      LANCET_RETURN_IF_ERROR(w.down.Run(ctx_, activated, single, sums.Rows(part.begin - begin, part.count)));
     }
     LANCET_ASSIGN_OR_RETURN(const absl::Span<const float> total,
                             collective.AllReduceSum(partial, absl::Now() + timeout));

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,6 +16,7 @@
 #include "common/tensor_view.h"
 #include "kernels/kernel_context.h"
 #include "worker/collective/collective.h"
+#include "worker/loader/device_shapes.h"
 #include "worker/loader/shard_plan.h"
 #include "worker/model/pass.h"
 #include "worker/model/rope_table.h"
@@ -32,6 +35,10 @@ struct LayerTrace {
   std::vector<bf16> attn;     // [rows, query heads * head_dim]
   std::vector<bf16> mid;      // [rows, hidden]: after the first residual add
 };
+
+// Sees what goes into a product: rows of one expert, in pieces. For statistics; the view ends with the call.
+using LinearInputSink =
+    std::function<void(int64_t layer, Expert expert, FusedLinear linear, ConstMatrixView<bf16> x)>;
 
 // Not thread-safe. Weights and scratch live as long as the object.
 class Transformer {
@@ -59,11 +66,17 @@ class Transformer {
   absl::Status ForwardLayer(int64_t layer, const Pass& pass, Collective& collective, absl::Duration timeout,
                             LayerTrace* trace);
 
+  // Called before every product of a layer from now on; null for none.
+  void set_input_sink(LinearInputSink sink) { input_sink_ = std::move(sink); }
+
  private:
   absl::Status Prepare(const Pass& pass);
   absl::Status Attend(int64_t layer, const Pass& pass, Collective& collective, absl::Duration timeout,
                       LayerTrace* trace);
   absl::Status Mlp(int64_t layer, const Pass& pass, Collective& collective, absl::Duration timeout);
+  void ShowInput(int64_t layer, Expert expert, FusedLinear linear, ConstMatrixView<bf16> x) const {
+    if (input_sink_ != nullptr) input_sink_(layer, expert, linear, x);
+  }
 
   const KernelContext& ctx_;
   const ModelConfig config_;
@@ -80,6 +93,8 @@ class Transformer {
   std::vector<bf16> inner_;      // [kRowChunk, inner]
   std::vector<bf16> cos_, sin_;  // [max_rows, head_dim / 2]
   std::vector<uint8_t> wide_;    // [rows]
+  std::vector<uint8_t> single_;  // [rows]
+  LinearInputSink input_sink_;
 };
 
 }  // namespace lancet

@@ -32,11 +32,13 @@ void ReleaseLinear(const StateDict& dict, const std::string& base) {
 
 absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDict& dict,
                                          const ModelConfig& config, const ShardPlan& plan,
-                                         const ExpertNames& names) {
+                                         const LinearPolicy& policy, const ExpertNames& names) {
   const int64_t hidden = config.hidden_size;
   const int64_t q_rows = config.num_heads * config.head_dim;
   const int64_t kv_rows = config.num_kv_heads * config.head_dim;
   const int64_t inner = config.intermediate_size;
+  // Tokens of answers and the markers around latents are und rows.
+  const bool single_rows = names.suffix.empty();
   ExpertWeights w;
   LANCET_ASSIGN_OR_RETURN(w.input_norm, LoadVector(dict, names.LayerNorm("input_layernorm"), hidden));
   LANCET_ASSIGN_OR_RETURN(w.post_norm, LoadVector(dict, names.LayerNorm("post_attention_layernorm"), hidden));
@@ -44,31 +46,37 @@ absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDi
   LANCET_ASSIGN_OR_RETURN(w.k_norm, LoadVector(dict, names.HeadNorm("k_norm"), config.head_dim));
 
   std::vector<Nvfp4MatrixView> qkv;
+  std::vector<std::string> bases;
   for (const auto& [linear, rows] :
        {std::pair<const char*, int64_t>{"q_proj", q_rows}, {"k_proj", kv_rows}, {"v_proj", kv_rows}}) {
     const std::string base = names.Attention(linear);
     LANCET_ASSIGN_OR_RETURN(Nvfp4MatrixView view, LoadLinearSlice(dict, base, linear, rows, hidden, plan));
     qkv.push_back(view);
+    bases.push_back(base);
     LANCET_ASSIGN_OR_RETURN(const LinearSlice slice, SliceLinear(plan, linear, rows, hidden));
     LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> bias,
                             LoadVector(dict, absl::StrCat(base, ".bias"), rows, slice.rows));
     w.qkv_bias.insert(w.qkv_bias.end(), bias.begin(), bias.end());
   }
-  LANCET_ASSIGN_OR_RETURN(w.qkv, Nvfp4Weights::Pack(ctx, qkv));
+  LANCET_ASSIGN_OR_RETURN(w.qkv, LayerLinear::Create(ctx, qkv, policy.ChoiceOf(bases), single_rows));
   LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView o,
                           LoadLinearSlice(dict, names.Attention("o_proj"), "o_proj", hidden, q_rows, plan));
-  LANCET_ASSIGN_OR_RETURN(w.o, Nvfp4Weights::Pack(ctx, {o}));
+  LANCET_ASSIGN_OR_RETURN(
+      w.o, LayerLinear::Create(ctx, {o}, policy.ChoiceOf({names.Attention("o_proj")}), single_rows));
 
   std::vector<Nvfp4MatrixView> gate_up;
+  bases.clear();
   for (const char* linear : {"gate_proj", "up_proj"}) {
     LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
                             LoadLinearSlice(dict, names.Mlp(linear), linear, inner, hidden, plan));
     gate_up.push_back(view);
+    bases.push_back(names.Mlp(linear));
   }
-  LANCET_ASSIGN_OR_RETURN(w.gate_up, Nvfp4Weights::Pack(ctx, gate_up));
+  LANCET_ASSIGN_OR_RETURN(w.gate_up, LayerLinear::Create(ctx, gate_up, policy.ChoiceOf(bases), single_rows));
   LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView down,
                           LoadLinearSlice(dict, names.Mlp("down_proj"), "down_proj", hidden, inner, plan));
-  LANCET_ASSIGN_OR_RETURN(w.down, Nvfp4Weights::Pack(ctx, {down}));
+  LANCET_ASSIGN_OR_RETURN(
+      w.down, LayerLinear::Create(ctx, {down}, policy.ChoiceOf({names.Mlp("down_proj")}), single_rows));
 
   // Everything is repacked: the pages that were read need not stay.
   for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"})
@@ -91,7 +99,7 @@ absl::StatusOr<Bf16Linear> LoadDense(const KernelContext& ctx, const StateDict& 
 
 absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const StateDict& dict,
                                                 const ModelConfig& config, const ShardPlan& plan,
-                                                bool with_head) {
+                                                bool with_head, const LinearPolicy& policy) {
   TrunkWeights w;
   LANCET_ASSIGN_OR_RETURN(
       const ConstMatrixView<bf16> embed,
@@ -104,7 +112,7 @@ absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const 
     for (const auto& [expert, suffix] :
          {std::pair<Expert, const char*>{Expert::kUnd, ""}, {Expert::kGen, "_moe_gen"}}) {
       LANCET_ASSIGN_OR_RETURN(weights.expert[static_cast<int>(expert)],
-                              LoadExpert(ctx, dict, config, plan, {prefix, suffix}));
+                              LoadExpert(ctx, dict, config, plan, policy, {prefix, suffix}));
     }
   }
   LANCET_ASSIGN_OR_RETURN(w.gen_norm,

@@ -11,8 +11,9 @@
 #include "common/state_dict.h"
 #include "kernels/bf16_gemm.h"
 #include "kernels/kernel_context.h"
-#include "kernels/nvfp4.h"
+#include "worker/loader/linear_policy.h"
 #include "worker/loader/shard_plan.h"
+#include "worker/model/layer_linear.h"
 
 namespace lancet {
 
@@ -27,12 +28,12 @@ struct ExpertWeights {
   std::vector<bf16> input_norm;  // [H]
   std::vector<bf16> q_norm;      // [D]
   std::vector<bf16> k_norm;      // [D]
-  Nvfp4Weights qkv;              // [(Q + 2 K) D, H]: q, then k, then v
+  LayerLinear qkv;               // [(Q + 2 K) D, H]: q, then k, then v
   std::vector<bf16> qkv_bias;    // [(Q + 2 K) D]
-  Nvfp4Weights o;                // [H, Q D]
+  LayerLinear o;                 // [H, Q D]
   std::vector<bf16> post_norm;   // [H]
-  Nvfp4Weights gate_up;          // [2 I, H]: gate, then up
-  Nvfp4Weights down;             // [H, I]
+  LayerLinear gate_up;           // [2 I, H]: gate, then up
+  LayerLinear down;              // [H, I]
 };
 
 struct LayerWeights {
@@ -56,9 +57,10 @@ struct TrunkWeights {
   int64_t time_features = 0;  // F, 256 in the release
 
   // Reads and repacks the rank's shard. The checkpoint may go away afterwards. `with_head`: also the output
-  // head, split by vocabulary.
+  // head, split by vocabulary. `policy`: in which arithmetic the NVFP4 Linears are multiplied.
   static absl::StatusOr<TrunkWeights> Load(const KernelContext& ctx, const StateDict& dict,
-                                           const ModelConfig& config, const ShardPlan& plan, bool with_head);
+                                           const ModelConfig& config, const ShardPlan& plan, bool with_head,
+                                           const LinearPolicy& policy = {});
 };
 
 }  // namespace lancet

@@ -325,14 +325,10 @@ TEST_F(CudaLinearTest, ExpandedWeightsEqualTheDefinition) {
   EXPECT_EQ(ToHost(fp8), definition.bytes);
   EXPECT_EQ(ToHost(factors), definition.factors);
 
-  const auto factor = Poisoned<float>(1);
-  const auto scratch = Poisoned<float>(cuda::kAmaxBlocks);
-  const auto tiled = Poisoned<uint8_t>(ScaleTileBytes(130, 11));
-  ASSERT_EQ(cuda::ScaleFactor(scales.data(), scales.size(), scratch.data(), factor.data(), stream()),
-            cudaSuccess);
-  ASSERT_EQ(cuda::TileScales(scales.data(), 130, 11, factor.data(), tiled.data(), stream()), cudaSuccess);
   const TwoLevelScales encoded = EncodeScales(w.scales);
-  EXPECT_EQ(ToHost(factor)[0], encoded.factor);
+  const auto factor = ToDevice(std::vector<float>{encoded.factor});
+  const auto tiled = Poisoned<uint8_t>(ScaleTileBytes(130, 11));
+  ASSERT_EQ(cuda::TileScales(scales.data(), 130, 11, factor.data(), tiled.data(), stream()), cudaSuccess);
   EXPECT_EQ(ToHost(tiled), TileScales(encoded.bytes, 130, 11));
 }
 
@@ -345,12 +341,9 @@ TEST_F(CudaLinearTest, GoldenScalesAreTiledByTheDeviceToo) {
     const TensorView tiled = *(*file)->Get(group + ".swizzled");
     const auto device_scales =
         ToDevice(std::vector<bf16>(scales.as<bf16>(), scales.as<bf16>() + scales.num_elements()));
-    const auto factor = Poisoned<float>(1);
-    const auto scratch = Poisoned<float>(cuda::kAmaxBlocks);
+    const TensorView global = *(*file)->Get(group + ".two_level_global");
+    const auto factor = ToDevice(std::vector<float>{global.as<float>()[0]});
     const auto out = Poisoned<uint8_t>(tiled.num_elements());
-    ASSERT_EQ(cuda::ScaleFactor(device_scales.data(), device_scales.size(), scratch.data(), factor.data(),
-                                stream()),
-              cudaSuccess);
     ASSERT_EQ(cuda::TileScales(device_scales.data(), scales.shape[0], scales.shape[1], factor.data(),
                                out.data(), stream()),
               cudaSuccess);

@@ -13,7 +13,7 @@ constexpr uint32_t kMixes = 8;
 TEST(CudaEngineMixTest, ARequestsBytesDoNotDependOnWhatElseRan) {
   if (CudaDeviceCount() == 0) GTEST_SKIP() << "no CUDA device";
   const auto checkpoint = OpenNano();
-  Group group(*checkpoint, 1, /*threads=*/1, DeviceKind::kCuda);
+  Group group(*checkpoint, 1, /*threads=*/1, /*linears=*/{}, DeviceKind::kCuda);
   group.Attach();
   ExpectMixesChangeNothing(group, kMixes);
 }

@@ -100,12 +100,14 @@ inline RequestPlan MakeAnswerPlan(uint64_t id, uint64_t seed, float temperature 
 // Ranks as threads, every rank doing the same.
 class Group {
  public:
-  Group(const Checkpoint& checkpoint, int world_size, int threads = 1, DeviceKind device = DeviceKind::kCpu) {
+  Group(const Checkpoint& checkpoint, int world_size, int threads = 1,
+        const LinearPolicyOptions& linears = {}, DeviceKind device = DeviceKind::kCpu) {
     for (int rank = 0; rank < world_size; ++rank) {
       EngineOptions options;
       options.rank = rank;
       options.world_size = world_size;
       options.threads = threads;
+      options.linears = linears;
       options.device = device;
       options.max_latents = 64;
       options.max_patches = 64;

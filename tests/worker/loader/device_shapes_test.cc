@@ -1,6 +1,10 @@
 #include "worker/loader/device_shapes.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "gtest/gtest.h"
+#include "kernels/scale_tiles.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lancet {
@@ -50,6 +54,83 @@ TEST(DeviceShapesTest, ReleaseShapesOfEveryGroupAreLegal) {
         EXPECT_EQ(linear.scale_bytes(), linear.padded_rows * linear.padded_cols / 16);
       }
     }
+  }
+}
+
+TEST(DeviceShapesTest, EveryRankOfEveryGroupCoversTheLinearsOnce) {
+  const ModelConfig config = ReleaseConfig();
+  for (int world_size = 1; world_size <= 16; ++world_size) {
+    int64_t o_cols = 0;
+    int64_t gate_up_rows = 0;
+    int64_t down_cols = 0;
+    for (int rank = 0; rank < world_size; ++rank) {
+      SCOPED_TRACE(testing::Message() << "rank " << rank << " of " << world_size);
+      const auto plan = MakeShardPlan(config, rank, world_size);
+      ASSERT_TRUE(plan.ok());
+      const DeviceShapes shapes = MakeDeviceShapes(config, *plan);
+      EXPECT_EQ(shapes.of(FusedLinear::kQkv).rows, plan->q_cols() + 2 * plan->kv_cols());
+      EXPECT_EQ(shapes.of(FusedLinear::kQkv).cols, config.hidden_size);
+      EXPECT_EQ(shapes.of(FusedLinear::kO).rows, config.hidden_size);
+      EXPECT_EQ(shapes.of(FusedLinear::kGateUp).cols, config.hidden_size);
+      EXPECT_EQ(shapes.of(FusedLinear::kDown).rows, config.hidden_size);
+      // Activations of the padded width go from one product into the other.
+      EXPECT_EQ(shapes.of(FusedLinear::kGateUp).padded_rows, 2 * shapes.padded_inner);
+      EXPECT_EQ(shapes.of(FusedLinear::kDown).padded_cols, shapes.padded_inner);
+      for (const DeviceLinearShape& linear : shapes.linears) {
+        EXPECT_TRUE(linear.fits_fp4());
+        EXPECT_EQ(linear.padded_cols % 64, 0);
+        EXPECT_EQ(linear.padded_rows % 16, 0);
+        EXPECT_LT(linear.padded_cols - linear.cols, 128);
+        EXPECT_LT(linear.padded_rows - linear.rows, 2 * 128);
+      }
+      o_cols += shapes.of(FusedLinear::kO).cols;
+      gate_up_rows += shapes.of(FusedLinear::kGateUp).rows;
+      down_cols += shapes.of(FusedLinear::kDown).cols;
+    }
+    EXPECT_EQ(o_cols, config.num_heads * config.head_dim);
+    EXPECT_EQ(gate_up_rows, 2 * config.intermediate_size);
+    EXPECT_EQ(down_cols, config.intermediate_size);
+  }
+}
+
+// A matrix is cut, padded with zeros and tiled, in this order; each byte of a rank's tiles is the scale of
+// its place in the whole matrix, or zero.
+TEST(DeviceShapesTest, ASliceOfScalesIsPaddedAndTiledInPlace) {
+  const ModelConfig config = ReleaseConfig();
+  const int64_t all_blocks = config.intermediate_size / 16;
+  const auto scale_at = [](int64_t row, int64_t block) {
+    return static_cast<uint8_t>(1 + (row * 31 + block * 7) % 125);
+  };
+  constexpr int64_t kRows = 160;  // of down_proj: its first tile of rows and a part of the next
+  for (const int world_size : {1, 2, 4, 8}) {
+    int64_t seen = 0;
+    for (int rank = 0; rank < world_size; ++rank) {
+      SCOPED_TRACE(testing::Message() << "rank " << rank << " of " << world_size);
+      const auto plan = MakeShardPlan(config, rank, world_size);
+      ASSERT_TRUE(plan.ok());
+      const int64_t blocks = MakeDeviceShapes(config, *plan).padded_inner / 16;
+      const int64_t own = plan->inner.size() / 16;
+      std::vector<uint8_t> scales(kRows * blocks);
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t b = 0; b < own; ++b) {
+          scales[r * blocks + b] = scale_at(r, plan->inner.begin / 16 + b);
+        }
+      }
+      const std::vector<uint8_t> tiled = TileScales(scales, kRows, blocks);
+      ASSERT_EQ(static_cast<int64_t>(tiled.size()), 256 * blocks);
+      std::vector<int> uses(tiled.size());
+      for (int64_t r = 0; r < 256; ++r) {
+        for (int64_t b = 0; b < blocks; ++b) {
+          const int64_t at = ScaleTileOffset(r, b, blocks);
+          ++uses[at];
+          const bool real = r < kRows && b < own;
+          ASSERT_EQ(tiled[at], real ? scale_at(r, plan->inner.begin / 16 + b) : 0) << r << ", " << b;
+        }
+      }
+      EXPECT_TRUE(std::all_of(uses.begin(), uses.end(), [](int n) { return n == 1; }));
+      seen += own;
+    }
+    EXPECT_EQ(seen, all_blocks);
   }
 }
 

@@ -33,10 +33,25 @@ TEST(PassTest, GathersUndRowsBeforeGenRowsWhoeverTheyBelongTo) {
   EXPECT_THAT(pass.blocks()[2].rows, ElementsAre(4, 8, 5));
   EXPECT_THAT(pass.RowPositions().t, ElementsAre(0, 3, 11, 12, 20, 22, 1, 2, 21));
   EXPECT_THAT(pass.Wide(), ElementsAre(1, 1, 0, 0, 1, 1, 1, 1, 1));
+  EXPECT_THAT(pass.Single(), ElementsAre(1, 1, 0, 0, 1, 1, 0, 0, 0));
   EXPECT_TRUE(pass.blocks()[1].append);
   EXPECT_TRUE(pass.blocks()[1].causal);
   EXPECT_TRUE(pass.blocks()[2].append);
   EXPECT_FALSE(pass.blocks()[2].causal);
+}
+
+TEST(PassTest, TokensOfAnswersAreSingleRowsOfTextAreNot) {
+  KvCache a(1, 8, 4);
+  KvCache b(1, 8, 4);
+  Pass pass;
+  pass.AddText(&a, Line(3, 4), 1, 1);
+  pass.AddAnswer(&b, 9);
+  pass.Finish();
+  EXPECT_THAT(pass.Single(), ElementsAre(0, 1));
+  EXPECT_THAT(pass.Wide(), ElementsAre(0, 0));
+  EXPECT_THAT(pass.RowPositions().w, ElementsAre(204, 9));
+  EXPECT_TRUE(pass.blocks()[1].append);
+  EXPECT_TRUE(pass.blocks()[1].causal);
 }
 
 TEST(PassTest, PicturesBecomeBlocksThatSeeAllOfThemselves) {

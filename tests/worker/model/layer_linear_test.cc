@@ -1,0 +1,87 @@
+// Which rows of a Linear go through which arithmetic; the arithmetic itself is tested in tests/kernels.
+#include "worker/model/layer_linear.h"
+
+#include "tests/kernels/kernel_testing.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lancet {
+namespace {
+
+class LayerLinearTest : public testing::TestWithParam<LinearMode> {
+ protected:
+  static constexpr int64_t kRows = 32;
+  static constexpr int64_t kCols = 64;
+  static constexpr int64_t kTokens = 9;
+
+  void SetUp() override {
+    TestRandom random(1);
+    for (uint8_t& byte : codes_) byte = static_cast<uint8_t>(random.Bits());
+  }
+  Nvfp4MatrixView view() const {
+    return {kRows, kCols, codes_.data(), kCols / 2, scales_.data(), kCols / 16};
+  }
+  LayerLinear Make(const LinearChoice& choice, bool single_rows) const {
+    auto linear = LayerLinear::Create(*ctx_, {view()}, choice, single_rows);
+    EXPECT_THAT(linear, IsOk());
+    return *std::move(linear);
+  }
+  TestMatrix<bf16> Run(const LayerLinear& linear, absl::Span<const uint8_t> single) const {
+    TestMatrix<bf16> y(kTokens, kRows);
+    EXPECT_THAT(linear.Run(*ctx_, x_.view(), single, bias_, y.view()), IsOk());
+    return y;
+  }
+
+  const std::unique_ptr<KernelContext> ctx_ = MakeContext(DetectCpuIsa());
+  std::vector<uint8_t> codes_ = std::vector<uint8_t>(kRows * kCols / 2);
+  const std::vector<bf16> scales_ = RandomVector(kRows * kCols / 16, 3, 0.001f, 0.02f);
+  const std::vector<bf16> bias_ = RandomVector(kRows, 4);
+  const TestMatrix<bf16> x_ = RandomMatrix(kTokens, kCols, 4, 5);
+};
+
+TEST_P(LayerLinearTest, SingleRowsAreMultipliedAsEver) {
+  const LayerLinear plain = Make({}, false);
+  const LayerLinear linear = Make({GetParam(), 0.01f}, true);
+  EXPECT_EQ(linear.rows(), kRows);
+  EXPECT_EQ(linear.cols(), kCols);
+  const TestMatrix<bf16> w4a16 = Run(plain, {});
+  const TestMatrix<bf16> all = Run(linear, {});
+  const std::vector<uint8_t> some = {1, 0, 0, 1, 1, 0, 0, 0, 1};
+  const TestMatrix<bf16> mixed = Run(linear, some);
+  const TestMatrix<bf16> single = Run(linear, std::vector<uint8_t>(kTokens, 1));
+  const TestMatrix<bf16> none = Run(linear, std::vector<uint8_t>(kTokens, 0));
+  for (int64_t t = 0; t < kTokens; ++t) {
+    EXPECT_FALSE(SameBits(w4a16.view().row(t), all.view().row(t), kRows));
+    const TestMatrix<bf16>& expected = some[t] != 0 ? w4a16 : all;
+    EXPECT_TRUE(SameBits(mixed.view().row(t), expected.view().row(t), kRows)) << "token " << t;
+  }
+  EXPECT_TRUE(SameBits(single.data.data(), w4a16.data.data(), kTokens * kRows));
+  EXPECT_TRUE(SameBits(none.data.data(), all.data.data(), kTokens * kRows));
+
+  TestMatrix<float> sums(kTokens, kRows);
+  ASSERT_THAT(linear.Run(*ctx_, x_.view(), some, sums.view()), IsOk());
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t r = 0; r < kRows; ++r) {
+      const float with_bias = sums.view().row(t)[r] + ToFloat(bias_[r]);
+      EXPECT_NEAR(with_bias, ToFloat(mixed.view().row(t)[r]), HalfUlp(with_bias));
+    }
+  }
+}
+
+TEST_P(LayerLinearTest, RefusesSingleRowsItHasNoWeightsFor) {
+  const LayerLinear linear = Make({GetParam(), 1.0f}, false);
+  TestMatrix<bf16> y(kTokens, kRows);
+  std::vector<uint8_t> single(kTokens, 0);
+  EXPECT_THAT(linear.Run(*ctx_, x_.view(), single, bias_, y.view()), IsOk());
+  single[2] = 1;
+  EXPECT_THAT(linear.Run(*ctx_, x_.view(), single, bias_, y.view()),
+              Fails(absl::StatusCode::kFailedPrecondition, testing::HasSubstr("single rows")));
+  single.resize(4);
+  EXPECT_THAT(linear.Run(*ctx_, x_.view(), single, bias_, y.view()),
+              Fails(absl::StatusCode::kInvalidArgument, testing::HasSubstr("single has 4")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, LayerLinearTest, testing::Values(LinearMode::kW4A8Fp8, LinearMode::kW4A4),
+                         [](const auto& mode) { return std::string(LinearModeName(mode.param)); });
+
+}  // namespace
+}  // namespace lancet

@@ -1,0 +1,121 @@
+#include "worker/loader/linear_policy.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/glob.h"
+#include "common/logging.h"
+#include "common/mapped_file.h"
+#include "common/quote.h"
+#include "common/status_macros.h"
+#include "common/trunk_layout.h"
+
+namespace lancet {
+namespace {
+
+constexpr size_t kMaxPatterns = 64;
+constexpr size_t kMaxPatternBytes = 256;
+constexpr absl::string_view kNoFactors = "none";
+
+absl::StatusOr<absl::flat_hash_set<std::string>> MatchingLinears(const std::vector<std::string>& patterns,
+                                                                 const std::vector<std::string>& linears) {
+  if (patterns.size() > kMaxPatterns) {
+    return absl::InvalidArgumentError(absl::StrCat("bf16_linears has ", patterns.size(),
+                                                   " patterns; at most ", kMaxPatterns, " are taken"));
+  }
+  absl::flat_hash_set<std::string> matching;
+  for (const std::string& pattern : patterns) {
+    if (pattern.size() > kMaxPatternBytes) {
+      return absl::InvalidArgumentError(absl::StrCat("bf16_linears: pattern ", Quote(pattern), " has ",
+                                                     pattern.size(), " bytes; at most ", kMaxPatternBytes,
+                                                     " are taken"));
+    }
+    bool found = false;
+    for (const std::string& linear : linears) {
+      if (!GlobMatches(pattern, linear)) continue;
+      found = true;
+      matching.insert(linear);
+    }
+    if (!found) {
+      return absl::InvalidArgumentError(absl::StrCat("bf16_linears: pattern ", Quote(pattern),
+                                                     " matches no Linear; names are such as ",
+                                                     linears.front()));
+    }
+  }
+  return matching;
+}
+
+// The file that the option means; empty if there is none.
+std::string FactorsPath(const Checkpoint& checkpoint, const std::string& option) {
+  if (option == kNoFactors) return "";
+  if (!option.empty()) return option;
+  const std::filesystem::path beside =
+      std::filesystem::path(checkpoint.paths().trunk).parent_path() / kActivationFactorsFile;
+  std::error_code error;
+  return std::filesystem::is_regular_file(beside, error) ? beside.string() : "";
+}
+
+}  // namespace
+
+absl::StatusOr<LinearMode> ParseLinearMode(absl::string_view name) {
+  for (const LinearMode mode : {LinearMode::kW4A16, LinearMode::kW4A8Fp8, LinearMode::kW4A4}) {
+    if (name == LinearModeName(mode)) return mode;
+  }
+  if (name == "w4a8") return LinearMode::kW4A8Fp8;
+  return absl::InvalidArgumentError(
+      absl::StrCat("linear mode is ", Quote(name), "; expected w4a16, w4a8_fp8 (or w4a8) or w4a4"));
+}
+
+absl::string_view LinearModeName(LinearMode mode) {
+  switch (mode) {
+    case LinearMode::kW4A16:
+      return "w4a16";
+    case LinearMode::kW4A8Fp8:
+      return "w4a8_fp8";
+    case LinearMode::kW4A4:
+      break;
+  }
+  return "w4a4";
+}
+
+absl::StatusOr<LinearPolicy> LinearPolicy::Create(const Checkpoint& checkpoint,
+                                                  const LinearPolicyOptions& options) {
+  LinearPolicy policy;
+  policy.mode_ = options.mode;
+  std::vector<std::string> linears;
+  for (const TrunkLinear& linear : TrunkLinears(checkpoint.config())) linears.push_back(linear.base);
+  LANCET_ASSIGN_OR_RETURN(policy.bf16_, MatchingLinears(options.bf16_linears, linears));
+  if (options.mode != LinearMode::kW4A4) return policy;
+  const std::string path = FactorsPath(checkpoint, options.activation_factors);
+  if (path.empty()) return policy;
+  LANCET_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxActivationFactorsBytes));
+  LANCET_ASSIGN_OR_RETURN(policy.factors_,
+                          ParseActivationFactors(text, path, checkpoint.fingerprint(), linears));
+  LogInfo("activation factors read", {{"path", path}});
+  return policy;
+}
+
+bool LinearPolicy::StaysBf16(absl::Span<const std::string> bases) const {
+  return std::any_of(bases.begin(), bases.end(),
+                     [&](const std::string& base) { return bf16_.contains(base); });
+}
+
+float LinearPolicy::ActivationFactor(absl::Span<const std::string> bases) const {
+  float largest = 0.0f;
+  for (const std::string& base : bases) {
+    const auto found = factors_.find(base);
+    if (found != factors_.end()) largest = std::max(largest, found->second);
+  }
+  return largest > 0.0f ? largest : 1.0f;
+}
+
+LinearChoice LinearPolicy::ChoiceOf(absl::Span<const std::string> bases) const {
+  if (mode_ == LinearMode::kW4A16 || StaysBf16(bases)) return {};
+  return {mode_, ActivationFactor(bases)};
+}
+
+}  // namespace lancet

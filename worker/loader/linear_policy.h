@@ -1,0 +1,66 @@
+// In which arithmetic each NVFP4 Linear of the trunk is multiplied.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/activation_factors.h"
+#include "common/checkpoint.h"
+
+namespace lancet {
+
+// How many rows of NVFP4 Linears are multiplied.
+//   kW4A16    weights expanded to bf16, activations in bf16
+//   kW4A8Fp8  weights re-encoded to E4M3 with a factor per output row, activations in E4M3 with one per row
+//   kW4A4     NVFP4 on both sides: codes as they are, block scales as E4M3 under a factor
+// On a CUDA device in its own units (W4A4 as kW4A16 where the device refuses a shape), on the CPU in their
+// arithmetic (kernels/emulated_gemm.h). Single rows, which are tokens of answers and the markers around
+// latents, are always multiplied as in kW4A16.
+enum class LinearMode { kW4A16, kW4A8Fp8, kW4A4 };
+
+// "w4a16", "w4a8_fp8" or "w4a4". "w4a8" is taken for the 8-bit kind that CUDA devices multiply, w4a8_fp8.
+// InvalidArgument lists them.
+absl::StatusOr<LinearMode> ParseLinearMode(absl::string_view name);
+absl::string_view LinearModeName(LinearMode mode);
+
+struct LinearPolicyOptions {
+  LinearMode mode = LinearMode::kW4A16;
+  // Linears that stay in kW4A16: patterns (common/glob.h) over their names in the checkpoint without
+  // ".qweight", such as "*.mlp*.down_proj" or "*.layers.0.*". At most 64 of at most 256 bytes.
+  std::vector<std::string> bf16_linears;
+  // Factors of NVFP4 activations (common/activation_factors.h): a file; empty: activation_factors.json beside
+  // the trunk's file, if there is one; "none": 1 for every Linear, as without a file.
+  std::string activation_factors;
+};
+
+struct LinearChoice {
+  LinearMode mode = LinearMode::kW4A16;
+  float activation_factor = 1.0f;  // kW4A4
+};
+
+class LinearPolicy {
+ public:
+  // Every Linear in kW4A16.
+  LinearPolicy() = default;
+  // InvalidArgument for a pattern that matches no Linear (naming it) or exceeds a limit, and for a bad file
+  // of factors; NotFound for a file that was named and is not there. Factors are read in kW4A4 only.
+  static absl::StatusOr<LinearPolicy> Create(const Checkpoint& checkpoint,
+                                             const LinearPolicyOptions& options);
+
+  // Of one product. Linears with the same input are multiplied together (q, k and v; gate and up): if one of
+  // them stays in kW4A16, so do the others, and the largest of their factors counts.
+  LinearChoice ChoiceOf(absl::Span<const std::string> bases) const;
+  bool StaysBf16(absl::Span<const std::string> bases) const;  // by a pattern
+  float ActivationFactor(absl::Span<const std::string> bases) const;
+
+ private:
+  LinearMode mode_ = LinearMode::kW4A16;
+  absl::flat_hash_set<std::string> bf16_;
+  ActivationFactors factors_;  // empty: 1 for all
+};
+
+}  // namespace lancet
