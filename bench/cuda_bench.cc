@@ -55,10 +55,13 @@ class Bench {
     std::cout << ctx_.description() << "\n";
     if (what.find('c') != std::string::npos) LANCET_RETURN_IF_ERROR(Copy());
     if (what.find('d') != std::string::npos) {
-      for (const int64_t prefetch : {0, 300'000, 600'000, 1'000'000, 1'400'000}) {
-        LANCET_RETURN_IF_ERROR(DecodeTrunk(1, prefetch));
+      LANCET_RETURN_IF_ERROR(DecodeTrunk(1, 0, /*overlaps=*/false));
+      for (const int64_t prefetch : {0, 300'000, 600'000}) {
+        LANCET_RETURN_IF_ERROR(DecodeTrunk(1, prefetch, /*overlaps=*/true));
       }
-      for (const int tokens : {2, 4, 8}) LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 600'000));
+      LANCET_RETURN_IF_ERROR(DecodeTrunk(8, 0, /*overlaps=*/false));
+      for (const int tokens : {2, 4, 8})
+        LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 300'000, /*overlaps=*/true));
     }
     if (what.find('a') != std::string::npos) LANCET_RETURN_IF_ERROR(Attention());
     if (what.find('r') != std::string::npos) LANCET_RETURN_IF_ERROR(RowOps());
@@ -132,7 +135,7 @@ class Bench {
   // A decode step without the model around it: every layer's products and attention over a cache, the head,
   // the choice.
   // prefetch: lanes of gate and up that attention brings into the L2 cache.
-  absl::Status DecodeTrunk(int tokens, int64_t prefetch) {
+  absl::Status DecodeTrunk(int tokens, int64_t prefetch, bool overlaps) {
     constexpr int64_t kKeys = 700;
     if (layers_.empty()) {
       for (int64_t layer = 0; layer < kLayers; ++layer) {
@@ -189,6 +192,7 @@ class Bench {
       args.x = x;
       args.x_stride = x_stride;
       args.tokens = tokens;
+      args.overlaps = overlaps;
       args.norm = norm;
       args.eps = 1e-6f;
       args.panels.codes = layers_[layer * 4 + which].codes.data();
@@ -221,6 +225,7 @@ class Bench {
     const auto attend = [&](int64_t layer) {
       cuda::SplitArgs split;
       split.fresh = true;
+      split.overlaps = overlaps;
       split.rope = rope_args(layer);
       split.q = qkv.data();
       split.q_stride = kQkv;
@@ -302,8 +307,10 @@ class Bench {
                               return head();
                             }));
     std::cout << absl::StrFormat(
-        "decode, %d tokens, %d keys, %.1f MB prefetched: %.1f us, %.0f tokens/s; us a layer:%s; head %.1f\n",
-        tokens, kKeys, static_cast<double>(prefetch) * 20e-6, whole, tokens * 1e6 / whole, detail, head_us);
+        "decode, %d tokens, %d keys, %.1f MB prefetched%s: %.1f us, %.0f tokens/s; us a layer:%s; head "
+        "%.1f\n",
+        tokens, kKeys, static_cast<double>(prefetch) * 20e-6, overlaps ? "" : ", launches apart", whole,
+        tokens * 1e6 / whole, detail, head_us);
     return absl::OkStatus();
   }
 
@@ -425,6 +432,14 @@ class Bench {
           Time([&] { return CudaStatus(cuda::GatedProduct(args, ctx_.stream()), "gated product"); }, 10));
       LANCET_ASSIGN_OR_RETURN(const double library, Time([&] { return matmul_.Run(shape, plain); }, 10));
       const double flop = 4.0 * static_cast<double>(tokens * kInner) * static_cast<double>(kHidden);
+      for (int variant = 1; variant <= 2; ++variant) {
+        args.variant = variant;
+        LANCET_ASSIGN_OR_RETURN(
+            const double us,
+            Time([&] { return CudaStatus(cuda::GatedProduct(args, ctx_.stream()), "gated product"); }, 10));
+        std::cout << absl::StrFormat("variant %d: %.1f us, %.0f TFLOP/s; ", variant, us, flop / us * 1e-6);
+      }
+      args.variant = 0;
       std::cout << absl::StrFormat(
           "gated product, %d rows: %.1f us, %.0f TFLOP/s; product alone, cuBLASLt: %.1f us, %.0f TFLOP/s\n",
           tokens, own, flop / own * 1e-6, library, flop / library * 1e-6);

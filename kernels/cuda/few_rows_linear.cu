@@ -3,6 +3,7 @@
 #include "kernels/cuda/device/programmatic_launch.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/few_rows_pieces.cuh"
 
 namespace lancet::cuda {
 namespace {
@@ -65,132 +66,6 @@ __global__ void PackPanelsKernel(const uint8_t* __restrict__ codes, const bf16* 
 }
 
 // --- The product. ---
-
-// bf16x2 product, rounded once per half.
-__device__ __forceinline__ uint32_t MulPair(uint32_t a, uint32_t b) {
-  uint32_t d;
-  // a * b + (-0): exact before the one rounding, and keeps the sign of zeros.
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u));
-  return d;
-}
-
-// The four pairs of codes of a word, expanded and scaled.
-__device__ __forceinline__ void ExpandWord(uint32_t word, uint32_t scale, uint32_t (&pair)[4]) {
-  constexpr uint32_t kMask = 0x81c081c0u;
-  pair[0] = MulPair(word & kMask, scale);
-  pair[1] = MulPair((word << 3) & kMask, scale);
-  pair[2] = MulPair((word << 6) & kMask, scale);
-  const uint32_t last =
-      ((word << 1) & 0x80008000u) | ((word >> 5) & 0x01000100u) | ((word >> 4) & 0x00c000c0u);
-  pair[3] = MulPair(last, scale);
-}
-
-// Weights come in pieces of 16 outputs x 64 columns. A warp copies pieces into shared memory ahead of their
-// use; a lane reads back what it copied itself, so that nobody waits for anybody.
-
-__device__ __forceinline__ void CopyPart16(uint8_t* shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(device::SharedAddress(shared)), "l"(global)
-               : "memory");
-}
-__device__ __forceinline__ void CopyPart4(uint8_t* shared, const void* global) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(device::SharedAddress(shared)), "l"(global)
-               : "memory");
-}
-
-// Until at most Pending groups of this lane's copies are under way. Reads of what came stay behind it.
-template <int Pending>
-__device__ __forceinline__ void WaitForParts() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
-}
-
-struct PanelSource {
-  static constexpr int kPieceBytes = 32 * (16 + 4);
-  // Where a lane's sixteen columns of activations lie, in two parts of eight: the t-th block of 16.
-  static constexpr int kLaneCols = 16;
-  static constexpr int kSecondPart = 8;
-  // Activations in shared memory: rows this many values apart more than they are long, so that the 16-byte
-  // reads of a quarter warp fall into different banks.
-  static constexpr int kPad = 8;
-
-  const uint4* codes;
-  const uint32_t* scales;
-  int64_t groups;
-
-  __device__ explicit PanelSource(const FewRowsArgs& p)
-      : codes(p.panels.codes + threadIdx.x % 32),
-        scales(p.panels.scales + threadIdx.x % 32),
-        groups(PanelWeights::Groups(p.cols)) {}
-  __device__ __forceinline__ void Copy(int64_t panel, int64_t group, uint8_t* piece) const {
-    const int lane = threadIdx.x % 32;
-    const int64_t at = (panel * groups + group) * 32;
-    CopyPart16(piece + lane * 16, codes + at);
-    CopyPart4(piece + 512 + lane * 4, scales + at);
-  }
-  // A fragments of the four products over 64 columns.
-  static __device__ __forceinline__ void Expand(const uint8_t* piece, uint32_t (&a)[4][4]) {
-    const int lane = threadIdx.x % 32;
-    const uint4 codes = *reinterpret_cast<const uint4*>(piece + lane * 16);
-    const uint32_t scales = *reinterpret_cast<const uint32_t*>(piece + 512 + lane * 4);
-    const uint32_t low = __byte_perm(scales, 0, 0x1010);
-    const uint32_t high = __byte_perm(scales, 0, 0x3232);
-    uint32_t pairs[4][4];
-    ExpandWord(codes.x, low, pairs[0]);
-    ExpandWord(codes.y, low, pairs[1]);
-    ExpandWord(codes.z, high, pairs[2]);
-    ExpandWord(codes.w, high, pairs[3]);
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      const int word = step / 2;
-      const int pair = step % 2 * 2;
-      a[step][0] = pairs[word][pair];
-      a[step][1] = pairs[word + 2][pair];
-      a[step][2] = pairs[word][pair + 1];
-      a[step][3] = pairs[word + 2][pair + 1];
-    }
-  }
-};
-
-struct DenseSource {
-  static constexpr int kPieceBytes = 32 * 64;
-  // Eight columns of either half of the 64: whole sectors are read at a time.
-  static constexpr int kLaneCols = 8;
-  static constexpr int kSecondPart = 32;
-  static constexpr int kPad = 32;
-
-  const bf16* weights;
-  int64_t rows;
-  int64_t cols;
-
-  __device__ explicit DenseSource(const FewRowsArgs& p) : weights(p.dense), rows(p.rows), cols(p.cols) {}
-  // Rows beyond the last are read as row 0; their sums go nowhere.
-  __device__ __forceinline__ void Copy(int64_t panel, int64_t group, uint8_t* piece) const {
-    const int lane = threadIdx.x % 32;
-    const int64_t low = panel * kPanelRows + lane / 4;
-    const int64_t col = group * kPanelCols + lane % 4 * 8;
-    const bf16* from_low = weights + (low < rows ? low : 0) * cols + col;
-    const bf16* from_high = weights + (low + 8 < rows ? low + 8 : 0) * cols + col;
-    CopyPart16(piece + lane * 16, from_low);
-    CopyPart16(piece + 512 + lane * 16, from_low + 32);
-    CopyPart16(piece + 1024 + lane * 16, from_high);
-    CopyPart16(piece + 1536 + lane * 16, from_high + 32);
-  }
-  static __device__ __forceinline__ void Expand(const uint8_t* piece, uint32_t (&a)[4][4]) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      const uint4 low = *reinterpret_cast<const uint4*>(piece + part * 512 + lane * 16);
-      const uint4 high = *reinterpret_cast<const uint4*>(piece + 1024 + part * 512 + lane * 16);
-      a[2 * part][0] = low.x;
-      a[2 * part][1] = high.x;
-      a[2 * part][2] = low.y;
-      a[2 * part][3] = high.y;
-      a[2 * part + 1][0] = low.z;
-      a[2 * part + 1][1] = high.z;
-      a[2 * part + 1][2] = low.w;
-      a[2 * part + 1][3] = high.w;
-    }
-  }
-};
 
 // 1 / sqrt(mean of squares + eps) of every token, from each thread's part of the sums.
 template <int kWarps>
@@ -316,72 +191,7 @@ constexpr int kDenseAhead = 8;
 constexpr int kShortRowAhead = 12;
 constexpr int kLongRowAhead = 8;
 constexpr int kLongRowLeastAhead = 3;
-// Rows longer than this are shared by 16 warps, others by 8: each has a few groups of columns, and no more.
-constexpr int64_t kShortRowCols = 4096;
-
-// A warp's pieces in the order of their use: of every gridDim-th panel, every kWarps-th group of columns. All
-// warps count the same number of steps; those beyond the last group are empty.
-template <typename Source, int kWarps, int kAhead>
-class PieceReader {
- public:
-  __device__ __forceinline__ PieceReader(const FewRowsArgs& p, uint8_t* shared)
-      : source_(p),
-        ring_(shared + threadIdx.x / 32 * kAhead * Source::kPieceBytes),
-        panels_(PanelWeights::Panels(p.rows)),
-        groups_(static_cast<int>(PanelWeights::Groups(p.cols))),
-        next_panel_(blockIdx.x),
-        next_group_(static_cast<int>(threadIdx.x / 32)) {
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) Copy(i);
-  }
-
-  // Adds the product over all of this warp's groups of the next panel to `sums`, this lane's four elements.
-  //   x: this lane's activations of group 0, or null if it has no token
-  __device__ __forceinline__ void Multiply(const bf16* x, float (&sums)[4]) {
-    for (int group = static_cast<int>(threadIdx.x / 32); group < groups_ + static_cast<int>(threadIdx.x / 32);
-         group += kWarps) {
-      WaitForParts<kAhead - 1>();
-      if (group < groups_) {
-        uint4 x0 = make_uint4(0, 0, 0, 0);
-        uint4 x1 = x0;
-        if (x != nullptr) {
-          const bf16* from = x + group * kPanelCols;
-          x0 = *reinterpret_cast<const uint4*>(from);
-          x1 = *reinterpret_cast<const uint4*>(from + Source::kSecondPart);
-        }
-        uint32_t a[4][4];
-        Source::Expand(ring_ + slot_ * Source::kPieceBytes, a);
-        device::MmaBf16(sums, a[0], x0.x, x0.y);
-        device::MmaBf16(sums, a[1], x0.z, x0.w);
-        device::MmaBf16(sums, a[2], x1.x, x1.y);
-        device::MmaBf16(sums, a[3], x1.z, x1.w);
-      }
-      Copy(slot_);
-      slot_ = slot_ + 1 == kAhead ? 0 : slot_ + 1;
-    }
-  }
-
- private:
-  __device__ __forceinline__ void Copy(int slot) {
-    if (next_panel_ < panels_ && next_group_ < groups_) {
-      source_.Copy(next_panel_, next_group_, ring_ + slot * Source::kPieceBytes);
-    }
-    device::CommitCopies();
-    next_group_ += kWarps;
-    if (next_group_ >= groups_ + static_cast<int>(threadIdx.x / 32)) {
-      next_group_ = static_cast<int>(threadIdx.x / 32);
-      next_panel_ += gridDim.x;
-    }
-  }
-
-  Source source_;
-  uint8_t* ring_;
-  int64_t panels_;
-  int groups_;
-  int64_t next_panel_;
-  int next_group_;
-  int slot_ = 0;
-};
+// Long rows are shared by 16 warps, others by 8: each has a few groups of columns, and no more.
 
 // Shared memory of a block beside pieces and activations, at most: sums of the warps, twice, and squares.
 constexpr int64_t kStaticSharedBytes = 18 * 1024;
@@ -398,9 +208,11 @@ __global__ void __launch_bounds__(kWarps * 32, kWarps > 8 ? 2 : 3) FewRowsKernel
   const int64_t staged_cols = PanelWeights::Groups(p.cols) * kPanelCols;
   const int64_t stride = staged_cols + Source::kPad;
   const int64_t panels = PanelWeights::Panels(p.rows);
+  const int groups = static_cast<int>(PanelWeights::Groups(p.cols));
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  PieceReader<Source, kWarps, kAhead> reader(p, shared);
+  PieceReader<Source, kAhead> reader(p, shared + warp * kAhead * Source::kPieceBytes,
+                                     {blockIdx.x, gridDim.x, panels, warp, kWarps, groups});
   // The kernel after may start its own first copies; those above touch weights only, what follows reads what
   // the kernel before wrote.
   device::LetKernelAfterStart();
@@ -421,62 +233,68 @@ __global__ void __launch_bounds__(kWarps * 32, kWarps > 8 ? 2 : 3) FewRowsKernel
     part[65] = sums[3];
     // One barrier a panel: the other half of `partial` is free until everybody has passed it.
     __syncthreads();
-    const auto total = [&](int at) {
-      float sum = 0.0f;
+    if (threadIdx.x < kPanelRows * 8) {
+      Finish<kOutput>(p, panel, threadIdx.x, [&](int at) {
+        float sum = 0.0f;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) sum += partial[parity][w][at];
-      return sum * p.panels.scale_up;
-    };
-    const int token = threadIdx.x % 8;
-    if constexpr (kOutput == FewRowsOutput::kSiluMul) {
-      // Gate in the first eight rows, up in the others.
-      if (threadIdx.x < 64 && token < p.tokens) {
-        const float gate = device::Round(total(threadIdx.x));
-        const float up = device::Round(total(threadIdx.x + 64));
-        p.y[token * p.y_stride + panel * 8 + threadIdx.x / 8] =
-            device::Narrow(device::Round(device::SiluOf(gate)) * up);
-      }
-    } else {
-      // Thread i < 128 has output row i / 8 of the panel, token i % 8.
-      const int64_t row = panel * kPanelRows + threadIdx.x / 8;
-      if (threadIdx.x < kPanelRows * 8 && token < p.tokens && row < p.rows) {
-        float sum = total(threadIdx.x);
-        const int64_t at = token * p.y_stride + row;
-        if constexpr (kOutput == FewRowsOutput::kBf16) {
-          if (p.bias != nullptr) sum += device::Widen(p.bias[row]);
-          p.y[at] = device::Narrow(sum);
-        } else if constexpr (kOutput == FewRowsOutput::kResidual) {
-          p.y[at] = device::Narrow(device::Widen(p.y[at]) + device::Round(sum));
-        } else {
-          p.y_f32[at] = sum;
-        }
-      }
+        for (int w = 0; w < kWarps; ++w) sum += partial[parity][w][at];
+        return sum * p.panels.scale_up;
+      });
     }
     parity ^= 1;
   }
 }
 
-template <typename Source, int kWarps, int kAhead, FewRowsOutput kOutput>
-cudaError_t Launch(const FewRowsArgs& args, cudaStream_t stream) {
-  const auto kernel = FewRowsKernel<Source, kWarps, kAhead, kOutput>;
-  const int64_t stride = PanelWeights::Groups(args.cols) * kPanelCols + Source::kPad;
-  const size_t shared_bytes = static_cast<size_t>(args.tokens) * stride * sizeof(bf16) +
-                              size_t{kWarps} * kAhead * Source::kPieceBytes;
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           static_cast<int>(shared_bytes));
-  if (error != cudaSuccess) return error;
-  int device = 0;
-  int multiprocessors = 0;
-  error = cudaGetDevice(&device);
-  if (error == cudaSuccess) {
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+// Many panels: each warp has its own and goes over all columns; nothing is put together afterwards.
+template <int kWarps, int kAhead, FewRowsOutput kOutput>
+__global__ void __launch_bounds__(kWarps * 32, 1) FewRowsWideKernel(FewRowsArgs p) {
+  using Source = PanelSource;
+  extern __shared__ __align__(16) uint8_t shared[];
+  __shared__ float square_sums[kWarps][kMaxFewRows];
+  bf16* staged = reinterpret_cast<bf16*>(shared + kWarps * kAhead * Source::kPieceBytes);
+  const int64_t staged_cols = PanelWeights::Groups(p.cols) * kPanelCols;
+  const int64_t stride = staged_cols + Source::kPad;
+  const int64_t panels = PanelWeights::Panels(p.rows);
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  // Neighbouring panels are in different blocks: all have equally many, give or take one.
+  const int64_t first = blockIdx.x + static_cast<int64_t>(gridDim.x) * warp;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kWarps;
+  PieceReader<Source, kAhead> reader(
+      p, shared + warp * kAhead * Source::kPieceBytes,
+      {first, step, panels, 0, 1, static_cast<int>(PanelWeights::Groups(p.cols))});
+  device::LetKernelAfterStart();
+  device::WaitForKernelBefore();
+  StageActivations<kWarps>(p, staged, staged_cols, stride, square_sums);
+  __syncthreads();
+  const bf16* mine =
+      lane / 4 < p.tokens ? staged + lane / 4 * stride + lane % 4 * Source::kLaneCols : nullptr;
+  for (int64_t panel = first; panel < panels; panel += step) {
+    float sums[4] = {};
+    reader.Multiply(mine, sums);
+    const auto total = [&](int at) {
+      return (at < 64 ? sums[at % 2] : sums[2 + at % 2]) * p.panels.scale_up;
+    };
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      Finish<kOutput>(p, panel, lane / 4 * 8 + lane % 4 * 2 + i % 2 + i / 2 * 64, total);
+    }
   }
+}
+
+template <typename Source, int kWarps, typename Kernel>
+cudaError_t LaunchStaged(Kernel kernel, int ahead, const FewRowsArgs& args, cudaStream_t stream) {
+  const int64_t stride = PanelWeights::Groups(args.cols) * kPanelCols + Source::kPad;
+  LaunchShape shape;
+  shape.shared_bytes = static_cast<size_t>(args.tokens) * stride * sizeof(bf16) +
+                       static_cast<size_t>(kWarps * ahead) * Source::kPieceBytes;
+  cudaError_t error = AllowShared(kernel, shape.shared_bytes);
+  int multiprocessors = 0;
+  if (error == cudaSuccess) error = Multiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;
   const int64_t panels = PanelWeights::Panels(args.rows);
-  LaunchShape shape;
   shape.blocks = dim3(static_cast<unsigned>(panels < multiprocessors ? panels : multiprocessors));
   shape.threads = dim3(kWarps * 32);
-  shape.shared_bytes = shared_bytes;
   shape.overlaps = args.overlaps;
   return LaunchKernel(kernel, shape, stream, args);
 }
@@ -485,13 +303,37 @@ template <typename Source, int kWarps, int kAhead>
 cudaError_t DispatchOutput(const FewRowsArgs& args, cudaStream_t stream) {
   switch (args.output) {
     case FewRowsOutput::kBf16:
-      return Launch<Source, kWarps, kAhead, FewRowsOutput::kBf16>(args, stream);
+      return LaunchStaged<Source, kWarps>(FewRowsKernel<Source, kWarps, kAhead, FewRowsOutput::kBf16>, kAhead,
+                                          args, stream);
     case FewRowsOutput::kResidual:
-      return Launch<Source, kWarps, kAhead, FewRowsOutput::kResidual>(args, stream);
+      return LaunchStaged<Source, kWarps>(FewRowsKernel<Source, kWarps, kAhead, FewRowsOutput::kResidual>,
+                                          kAhead, args, stream);
     case FewRowsOutput::kF32:
-      return Launch<Source, kWarps, kAhead, FewRowsOutput::kF32>(args, stream);
+      return LaunchStaged<Source, kWarps>(FewRowsKernel<Source, kWarps, kAhead, FewRowsOutput::kF32>, kAhead,
+                                          args, stream);
     case FewRowsOutput::kSiluMul:
-      return Launch<Source, kWarps, kAhead, FewRowsOutput::kSiluMul>(args, stream);
+      return LaunchStaged<Source, kWarps>(FewRowsKernel<Source, kWarps, kAhead, FewRowsOutput::kSiluMul>,
+                                          kAhead, args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+constexpr int kWideWarps = 12;
+constexpr int kWideAhead = 12;
+
+cudaError_t DispatchWide(const FewRowsArgs& args, cudaStream_t stream) {
+  const auto launch = [&](auto kernel) {
+    return LaunchStaged<PanelSource, kWideWarps>(kernel, kWideAhead, args, stream);
+  };
+  switch (args.output) {
+    case FewRowsOutput::kBf16:
+      return launch(FewRowsWideKernel<kWideWarps, kWideAhead, FewRowsOutput::kBf16>);
+    case FewRowsOutput::kResidual:
+      return launch(FewRowsWideKernel<kWideWarps, kWideAhead, FewRowsOutput::kResidual>);
+    case FewRowsOutput::kF32:
+      return launch(FewRowsWideKernel<kWideWarps, kWideAhead, FewRowsOutput::kF32>);
+    case FewRowsOutput::kSiluMul:
+      return launch(FewRowsWideKernel<kWideWarps, kWideAhead, FewRowsOutput::kSiluMul>);
   }
   return cudaErrorInvalidValue;
 }
@@ -523,12 +365,23 @@ cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
   }
   if (error != cudaSuccess) return error;
   const bool is_long = args.dense == nullptr && args.cols > kShortRowCols;
+  int major = 0;
+  error = ComputeCapabilityMajor(&major);
+  if (error != cudaSuccess) return error;
+  if (is_long && major >= 9 && args.norm == nullptr) return FewLongRowsLinear(args, stream);
+  int multiprocessors = 0;
+  error = Multiprocessors(&multiprocessors);
+  if (error != cudaSuccess) return error;
+  // A few warps a multiprocessor have work of their own.
+  const bool is_wide =
+      args.dense == nullptr && !is_long && PanelWeights::Panels(args.rows) >= 4 * multiprocessors;
   const auto fits = [&](int64_t piece_bytes) {
     const int64_t row_bytes = (PanelWeights::Groups(args.cols) * kPanelCols + DenseSource::kPad) *
                               static_cast<int64_t>(sizeof(bf16));
     return args.tokens * row_bytes + piece_bytes + kStaticSharedBytes <= shared_limit;
   };
   const int64_t least_bytes = args.dense != nullptr ? 8 * kDenseAhead * DenseSource::kPieceBytes
+                              : is_wide             ? kWideWarps * kWideAhead * PanelSource::kPieceBytes
                               : is_long             ? 16 * kLongRowLeastAhead * PanelSource::kPieceBytes
                                                     : 8 * kShortRowAhead * PanelSource::kPieceBytes;
   if (args.tokens > 1 && !fits(least_bytes)) {
@@ -544,6 +397,7 @@ cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
     return FewRowsLinear(part, stream);
   }
   if (args.dense != nullptr) return DispatchOutput<DenseSource, 8, kDenseAhead>(args, stream);
+  if (is_wide) return DispatchWide(args, stream);
   if (!is_long) return DispatchOutput<PanelSource, 8, kShortRowAhead>(args, stream);
   if (fits(16 * kLongRowAhead * PanelSource::kPieceBytes)) {
     return DispatchOutput<PanelSource, 16, kLongRowAhead>(args, stream);

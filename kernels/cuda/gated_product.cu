@@ -51,13 +51,19 @@ struct TileOrder {
 #define LANCET_HAS_GATED_PRODUCT 1
 #endif
 
+// Trades `low` of the upper lane for `high` of the lower one, `distance` lanes apart.
+__device__ __forceinline__ void Exchange(uint32_t& low, uint32_t& high, int distance, bool upper) {
+  const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? low : high, distance);
+  (upper ? low : high) = got;
+}
+
 // What E4M3 operands are multiplied with afterwards; null for bf16.
 struct Factors {
   const float* tokens;
   const float* rows;
 };
 
-template <bool kE4m3>
+template <bool kE4m3, int kVariant>
 __global__ void __launch_bounds__(kThreads, 1)
     GatedProductKernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
                        TileOrder order, int steps, Factors factors, bf16* y, int tokens, int inner) {
@@ -139,13 +145,21 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
         device::CommitProducts();
         // The products of the step before are done; these may still run.
-        device::WaitProducts<1>();
-        if (step > 0) release(stage == 0 ? kStages - 1 : stage - 1);
+        if constexpr (kVariant == 1) {
+          device::WaitProducts<0>();
+          release(stage);
+        } else {
+          device::WaitProducts<1>();
+          if (step > 0) release(stage == 0 ? kStages - 1 : stage - 1);
+        }
         advance();
       }
-      device::WaitProducts<0>();
+      if constexpr (kVariant != 1) {
+        device::WaitProducts<0>();
+        release(stage == 0 ? kStages - 1 : stage - 1);
+      }
       device::KeepBehind(sums);
-      release(stage == 0 ? kStages - 1 : stage - 1);
+      if (kVariant == 2 && tokens > 0) continue;
 
       // Results p of 16 have eight columns each: gate in sums 8p..8p+3, up in the four behind.
       const int token =
@@ -173,29 +187,19 @@ __global__ void __launch_bounds__(kThreads, 1)
                 up[j] *= token_factor * of_gate[kGateUpTurn + j];
               }
             }
-#pragma unroll
-            for (int j = 0; j < 2; ++j) gate[j] = device::Round(device::SiluOf(device::Round(gate[j])));
-            word[i] = device::PackPair(gate[0] * device::Round(up[0]), gate[1] * device::Round(up[1]));
+            const uint32_t rounded = device::PackPair(gate[0], gate[1]);
+            word[i] = device::MulPair(device::PackPair(device::SiluOf(device::LowHalf(rounded)),
+                                                       device::SiluOf(device::HighHalf(rounded))),
+                                      device::PackPair(up[0], up[1]));
           }
-          // Lane `part` of four gets all of result 4q + part: whole 16 bytes to write. In round r it gives
-          // away the word for lane part ^ r.
-          uint32_t mine[4] = {};
-#pragma unroll
-          for (int r = 0; r < 4; ++r) {
-            const int other = part ^ r;
-            const uint32_t give = other == 0   ? word[0]
-                                  : other == 1 ? word[1]
-                                  : other == 2 ? word[2]
-                                               : word[3];
-            const uint32_t got = r == 0 ? give : __shfl_xor_sync(0xffffffffu, give, r);
-            mine[0] = other == 0 ? got : mine[0];
-            mine[1] = other == 1 ? got : mine[1];
-            mine[2] = other == 2 ? got : mine[2];
-            mine[3] = other == 3 ? got : mine[3];
-          }
+          // Lane `part` of four gets all of result 4q + part, whole 16 bytes to write: a transposition.
+          Exchange(word[0], word[1], 1, part % 2 != 0);
+          Exchange(word[2], word[3], 1, part % 2 != 0);
+          Exchange(word[0], word[2], 2, part / 2 != 0);
+          Exchange(word[1], word[3], 2, part / 2 != 0);
           if (row < tokens) {
             *reinterpret_cast<uint4*>(to + 8 * (4 * q + part)) =
-                make_uint4(mine[0], mine[1], mine[2], mine[3]);
+                make_uint4(word[0], word[1], word[2], word[3]);
           }
         }
       }
@@ -263,14 +267,15 @@ cudaError_t GatedProduct(const GatedProductArgs& args, cudaStream_t stream) {
   CUtensorMap x_map;
   CUtensorMap w_map;
   const bool e4m3 = args.x_factors != nullptr;
-  const auto kernel = e4m3 ? GatedProductKernel<true> : GatedProductKernel<false>;
+  const auto kernel = e4m3                ? GatedProductKernel<true, 0>
+                      : args.variant == 1 ? GatedProductKernel<false, 1>
+                      : args.variant == 2 ? GatedProductKernel<false, 2>
+                                          : GatedProductKernel<false, 0>;
   error = MakeMap(encode, args.x, e4m3, args.tokens, args.cols, kTileTokens, &x_map);
   if (error == cudaSuccess) {
     error = MakeMap(encode, args.gate_up, e4m3, 2 * args.inner, args.cols, kTileRows / kCluster, &w_map);
   }
-  if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  }
+  if (error == cudaSuccess) error = AllowShared(kernel, kSharedBytes);
   int device = 0;
   int multiprocessors = 0;
   if (error == cudaSuccess) error = cudaGetDevice(&device);

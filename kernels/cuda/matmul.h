@@ -2,8 +2,9 @@
 // output row and per token) or NVFP4 (block scales, sm_100 and later).
 //
 // A product is planned once per shape: the library is asked for candidates, those that split K over blocks
-// are dropped (their sums depend on the number of rows), and the fastest is kept. What a device cannot do is
-// found by asking, never by version.
+// are dropped (their sums depend on the number of rows). From kTimedTokens rows on the others are timed and
+// the fastest is kept: all give the same bits; below, the library's first choice is taken. What a device
+// cannot do is found by asking, never by version.
 #pragma once
 
 #include <cublasLt.h>
@@ -75,17 +76,14 @@ class MatmulPlans {
  public:
   static constexpr size_t kMaxPlans = 512;
   static constexpr size_t kMaxFamilies = 256;
+  static constexpr int64_t kTimedTokens = 256;
 
   explicit MatmulPlans(const CudaContext& ctx);
   ~MatmulPlans();
 
-  // Enqueues. Plans the shape if it is new, without timing. Unimplemented if the library offers nothing for
-  // it.
+  // Enqueues. Plans the shape if it is new, which for many rows waits for the device. Unimplemented if the
+  // library offers nothing for it.
   absl::Status Run(const MatmulShape& shape, const MatmulArgs& args);
-
-  // Plans a shape and times its candidates on the given operands (y is overwritten or accumulated to). Waits
-  // for the device. Unimplemented as above.
-  absl::Status Tune(const MatmulShape& shape, const MatmulArgs& args);
 
   // All candidates of a shape, for measurements.
   absl::StatusOr<std::vector<MatmulCandidate>> Candidates(const MatmulShape& shape, const MatmulArgs& args);
@@ -98,6 +96,8 @@ class MatmulPlans {
   // What the library offers for a shape, without splits of K. Unimplemented if nothing.
   absl::StatusOr<std::unique_ptr<Plan>> Ask(const MatmulShape& shape, const MatmulArgs& args);
   absl::Status Launch(Plan& plan, const MatmulArgs& args, const cublasLtMatmulAlgo_t& algo);
+  // Chooses by time, on the operands given but with results of its own.
+  absl::Status ChooseByTime(Plan& plan, const MatmulArgs& args);
 
   // The family of the shape with the usual number of rows.
   absl::StatusOr<int> FamilyOf(const MatmulShape& shape, const MatmulArgs& args);

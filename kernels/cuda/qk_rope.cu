@@ -24,10 +24,10 @@ __global__ void __launch_bounds__(kWarps * 32) QkRopeKernel(QkRopeArgs p) {
     to += kv < p.kv_heads ? kv * p.head_dim : slot.v_offset + (kv - p.kv_heads) * p.head_dim;
   }
   if (which < p.heads + p.kv_heads) {
-    const bf16* cos = p.cos + row * (p.head_dim / 2);
-    const bf16* sin = p.sin + row * (p.head_dim / 2);
-    device::NormRope(head, p.head_dim, which < p.heads ? p.q_norm : p.k_norm, p.eps, cos, sin,
-                     p.wide[row] != 0);
+    const int64_t turn = row * (p.head_dim / 2);
+    device::NormRope(head, p.head_dim,
+                     device::LoadHead<HalfPairs>(which < p.heads ? p.q_norm : p.k_norm, p.head_dim), p.eps,
+                     device::LoadTurn<HalfPairs>(p.cos + turn, p.sin + turn, p.head_dim), p.wide[row] != 0);
   }
   device::StoreHead(to, p.head_dim, head);
 }

@@ -103,22 +103,32 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
   const bool has_fresh = p.fresh && (tiles - 1) % ranks == rank;
   device::RopeHead<1> fresh{};
   if (p.fresh) {
+    constexpr int kWarpHeads = kMaxGroup / kWarps;
+    const device::RopeHead<1> q_weight = device::LoadHead<1>(p.rope.q_norm, D);
+    const device::RopeHead<1> k_weight = device::LoadHead<1>(p.rope.k_norm, D);
     device::WaitForKernelBefore();
-    const bf16* cos = p.rope.cos + row * (D / 2);
-    const bf16* sin = p.rope.sin + row * (D / 2);
+    // All loads first: what they cost is their latency.
+    const device::RopeTurn<1> turn =
+        device::LoadTurn<1>(p.rope.cos + row * (D / 2), p.rope.sin + row * (D / 2), D);
     const bool wide = p.rope.wide[row] != 0;
-    for (int h = warp; h < kMaxGroup; h += kWarps) {
-      device::RopeHead<1> query_head{};
-      if (h < p.group) {
-        query_head = device::LoadHead<1>(q + h * D, D);
-        device::NormRope(query_head, D, p.rope.q_norm, p.rope.eps, cos, sin, wide);
-      }
-      device::StoreHead(query + h * D, D, query_head);
+    device::RopeHead<1> heads[kWarpHeads] = {};
+#pragma unroll
+    for (int i = 0; i < kWarpHeads; ++i) {
+      const int h = warp * kWarpHeads + i;
+      if (h < p.group) heads[i] = device::LoadHead<1>(q + h * D, D);
     }
     if (has_fresh && warp < 2) {
       const int64_t which_head = p.kv_heads * p.group + warp * p.kv_heads + kv;
       fresh = device::LoadHead<1>(p.q + row * p.q_stride + which_head * D, D);
-      if (warp == 0) device::NormRope(fresh, D, p.rope.k_norm, p.rope.eps, cos, sin, wide);
+    }
+#pragma unroll
+    for (int i = 0; i < kWarpHeads; ++i) {
+      // Heads beyond the group are zeros and stay so.
+      device::NormRope(heads[i], D, q_weight, p.rope.eps, turn, wide);
+      device::StoreHead(query + (warp * kWarpHeads + i) * D, D, heads[i]);
+    }
+    if (has_fresh && warp < 2) {
+      if (warp == 0) device::NormRope(fresh, D, k_weight, p.rope.eps, turn, wide);
       bf16* to = const_cast<bf16*>(head) + static_cast<int64_t>(visible - 1) * block.kv_stride;
       device::StoreHead(to + (warp == 0 ? 0 : block.v_offset), D, fresh);
     }
@@ -286,7 +296,7 @@ cudaError_t Launch(const SplitArgs& args, cudaStream_t stream) {
   int major = 0;
   cudaError_t error = ComputeCapabilityMajor(&major);
   if (error != cudaSuccess) return error;
-  error = cudaFuncSetAttribute(SplitKernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  error = AllowShared(SplitKernel<D>, kBytes);
   if (error != cudaSuccess) return error;
   const float scale_log2 = 1.4426950408889634f / sqrtf(static_cast<float>(D));
   LaunchShape shape;

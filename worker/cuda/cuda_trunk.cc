@@ -100,7 +100,8 @@ absl::Status CudaTrunk::Prepare(const CudaPass& pass, const CudaPassInputs& inpu
 
 void CudaTrunk::AppendShape(std::vector<int64_t>& key) const {
   tables_.AppendShape(key);
-  key.push_back((choices_.side_streams ? 1 : 0) + (choices_.gated_product ? 2 : 0));
+  key.push_back((choices_.side_streams ? 1 : 0) + (choices_.gated_product ? 2 : 0) +
+                (choices_.fast_fp8_sums ? 4 : 0));
   key.push_back(cudnn_works_ ? cudnn_.generation() : -1);
   key.push_back(paired_cudnn_->generation());
 }
@@ -151,6 +152,7 @@ absl::Status CudaTrunk::Product(const CudaLinear& linear, const bf16* x, int64_t
     args.beta = constants_.data() + (accumulate ? 1 : 0);
   } else if (linear.fp8() != nullptr) {
     shape.input = MatmulInput::kFp8;
+    shape.fast_sums = choices_.fast_fp8_sums;
     args.x = fp8_.data();
     args.x_scales = factors_.data();
     args.w = linear.fp8();

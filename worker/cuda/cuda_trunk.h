@@ -36,6 +36,8 @@ struct CudaTrunkChoices {
   bool side_streams = true;
   // Gate, up and activation of many rows in one launch, where the device has it.
   bool gated_product = true;
+  // Products of E4M3 keep about 14 bits while they sum: a fifth faster.
+  bool fast_fp8_sums = true;
 };
 
 // Not thread-safe. Everything is enqueued on the context's stream, or begins and ends there; nothing waits.

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/status_macros.h"
+#include "kernels/cuda/few_rows_linear.h"
 #include "worker/model/vision/vision_tensors.h"
 
 namespace lancet {
@@ -39,20 +40,25 @@ class Uploader {
     return dense;
   }
 
-  // gate_proj and up_proj stacked, each filled up with rows of zeros.
+  // gate_proj and up_proj, each filled up with rows of zeros, in turns of kGateUpTurn rows as SiluMul reads
+  // them.
   absl::StatusOr<CudaDense> GateUp(const std::string& prefix, int64_t rows, int64_t filled,
                                    int64_t cols) const {
-    std::vector<bf16> weight;
-    std::vector<bf16> bias;
+    std::vector<bf16> weight(2 * filled * cols);
+    std::vector<bf16> bias(2 * filled);
+    int64_t part = 0;
     for (const char* linear : {"gate_proj", "up_proj"}) {
       const std::string base = prefix + linear;
-      LANCET_ASSIGN_OR_RETURN(std::vector<bf16> part,
+      LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> own_weight,
                               ReadVisionTensor(tower_, base + ".weight", rows * cols));
-      part.resize(filled * cols);
-      weight.insert(weight.end(), part.begin(), part.end());
-      LANCET_ASSIGN_OR_RETURN(part, ReadVisionTensor(tower_, base + ".bias", rows));
-      part.resize(filled);
-      bias.insert(bias.end(), part.begin(), part.end());
+      LANCET_ASSIGN_OR_RETURN(const std::vector<bf16> own_bias,
+                              ReadVisionTensor(tower_, base + ".bias", rows));
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t to = (r / cuda::kGateUpTurn * 2 + part) * cuda::kGateUpTurn + r % cuda::kGateUpTurn;
+        std::copy_n(own_weight.begin() + r * cols, cols, weight.begin() + to * cols);
+        bias[to] = own_bias[r];
+      }
+      ++part;
     }
     CudaDense dense;
     dense.rows = 2 * filled;

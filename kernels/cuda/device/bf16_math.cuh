@@ -37,6 +37,15 @@ __device__ __forceinline__ void Store8(bf16* p, const Vec8& x) {
                                             PackPair(x.v[4], x.v[5]), PackPair(x.v[6], x.v[7]));
 }
 
-__device__ __forceinline__ float SiluOf(float x) { return x / (1.0f + __expf(-x)); }
+// The quotient is approximate (2 ulp): what comes of it is rounded to bf16.
+__device__ __forceinline__ float SiluOf(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
+
+// Products of two pairs, rounded once each.
+__device__ __forceinline__ uint32_t MulPair(uint32_t a, uint32_t b) {
+  uint32_t d;
+  // a * b + (-0): exact before the one rounding, and keeps the sign of zeros.
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u));
+  return d;
+}
 
 }  // namespace lancet::device

@@ -42,6 +42,24 @@ inline cudaError_t ComputeCapabilityMajor(int* major) {
   return cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device);
 }
 
+inline cudaError_t Multiprocessors(int* count) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  return cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
+}
+
+// Lets the kernel have this much dynamic shared memory. Multiprocessors are asked to give all they can: a
+// split that changed from kernel to kernel would keep one from starting beside the other.
+template <typename Kernel>
+cudaError_t AllowShared(Kernel kernel, size_t bytes) {
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                              cudaSharedmemCarveoutMaxShared);
+}
+
 template <typename... Params, typename... Args>
 cudaError_t LaunchKernel(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t stream,
                          Args&&... args) {

@@ -93,7 +93,8 @@ TEST_F(CudaLinearTest, PanelsHoldEveryWeightExactly) {
 }
 
 TEST_F(CudaLinearTest, FewRowsAgreeWithTheReferenceAndDoNotDependOnEachOther) {
-  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{2560, 2048}, {96, 176}, {64, 11008}}) {
+  for (const auto& [rows, cols] :
+       {std::pair<int64_t, int64_t>{2560, 2048}, {96, 176}, {176, 11008}, {16384, 128}}) {
     SCOPED_TRACE(testing::Message() << rows << " x " << cols);
     const RandomNvfp4 w(rows, cols, 21);
     const TestMatrix<bf16> x = RandomMatrix(8, cols, 16, 22);
@@ -131,53 +132,58 @@ TEST_F(CudaLinearTest, FewRowsAgreeWithTheReferenceAndDoNotDependOnEachOther) {
   }
 }
 
+// Few panels, which warps share; many, which they do not; long rows, which blocks share.
 TEST_F(CudaLinearTest, FewRowsFuseNormActivationAndResidual) {
-  constexpr int64_t kCols = 512;
-  constexpr int64_t kRows = 256;
   constexpr int kTokens = 3;
-  const RandomNvfp4 w(kRows, kCols, 31);
-  const TestMatrix<bf16> x = RandomMatrix(kTokens, kCols, 0, 32, 2.0f);
-  const std::vector<bf16> norm = RandomVector(kCols, 33, 0.5f, 1.5f);
-  TestMatrix<bf16> normed(kTokens, kCols);
-  const std::vector<double> exact_norm = reference::RmsNorm(x.view(), norm, 1e-6);
-  for (size_t i = 0; i < exact_norm.size(); ++i) normed.data[i] = ToBf16(static_cast<float>(exact_norm[i]));
-  const std::vector<double> product = reference::Linear(normed.view(), w.Dense(), kRows, {});
-  const auto device_x = ToDevice(x.data);
-  const auto device_norm = ToDevice(norm);
-  cuda::FewRowsArgs args;
-  args.x = device_x.data();
-  args.x_stride = kCols;
-  args.tokens = kTokens;
-  args.norm = device_norm.data();
-  args.eps = 1e-6f;
-  args.panels = Pack(w);
-  args.rows = kRows;
-  args.cols = kCols;
-
-  const auto activated = Poisoned<bf16>(kTokens * kRows / 2);
-  args.output = cuda::FewRowsOutput::kSiluMul;
-  args.y = activated.data();
-  args.y_stride = kRows / 2;
-  ASSERT_EQ(cuda::FewRowsLinear(args, stream()), cudaSuccess);
-  std::vector<double> expected;
-  for (int t = 0; t < kTokens; ++t) {
-    for (int64_t r = 0; r < kRows / 2; ++r) {
-      const double* turn = product.data() + t * kRows + r / cuda::kGateUpTurn * 2 * cuda::kGateUpTurn;
-      const int64_t i = r % cuda::kGateUpTurn;
-      expected.push_back(reference::Silu(turn[i]) * turn[cuda::kGateUpTurn + i]);
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{256, 512}, {16384, 256}, {272, 8192}}) {
+    SCOPED_TRACE(testing::Message() << rows << " x " << cols);
+    const bool normed = cols < 8192;
+    const RandomNvfp4 w(rows, cols, 31);
+    const TestMatrix<bf16> x = RandomMatrix(kTokens, cols, 0, 32, 2.0f);
+    const std::vector<bf16> norm = RandomVector(cols, 33, 0.5f, 1.5f);
+    TestMatrix<bf16> input(kTokens, cols);
+    const std::vector<double> exact_norm = reference::RmsNorm(x.view(), norm, 1e-6);
+    for (size_t i = 0; i < exact_norm.size(); ++i) {
+      input.data[i] = normed ? ToBf16(static_cast<float>(exact_norm[i])) : x.data[i];
     }
-  }
-  EXPECT_LT(RelativeError(ToHost(activated), expected), 6e-3);
+    const std::vector<double> product = reference::Linear(input.view(), w.Dense(), rows, {});
+    const auto device_x = ToDevice(x.data);
+    const auto device_norm = ToDevice(norm);
+    cuda::FewRowsArgs args;
+    args.x = device_x.data();
+    args.x_stride = cols;
+    args.tokens = kTokens;
+    args.norm = normed ? device_norm.data() : nullptr;
+    args.eps = 1e-6f;
+    args.panels = Pack(w);
+    args.rows = rows;
+    args.cols = cols;
 
-  const std::vector<bf16> stream_rows = RandomVector(kTokens * kRows, 34);
-  const auto residual = ToDevice(stream_rows);
-  args.output = cuda::FewRowsOutput::kResidual;
-  args.y = residual.data();
-  args.y_stride = kRows;
-  ASSERT_EQ(cuda::FewRowsLinear(args, stream()), cudaSuccess);
-  expected.clear();
-  for (size_t i = 0; i < product.size(); ++i) expected.push_back(ToFloat(stream_rows[i]) + product[i]);
-  EXPECT_LT(RelativeError(ToHost(residual), expected), 4e-3);
+    const auto activated = Poisoned<bf16>(kTokens * rows / 2);
+    args.output = cuda::FewRowsOutput::kSiluMul;
+    args.y = activated.data();
+    args.y_stride = rows / 2;
+    ASSERT_EQ(cuda::FewRowsLinear(args, stream()), cudaSuccess);
+    std::vector<double> expected;
+    for (int t = 0; t < kTokens; ++t) {
+      for (int64_t r = 0; r < rows / 2; ++r) {
+        const double* turn = product.data() + t * rows + r / cuda::kGateUpTurn * 2 * cuda::kGateUpTurn;
+        const int64_t i = r % cuda::kGateUpTurn;
+        expected.push_back(reference::Silu(turn[i]) * turn[cuda::kGateUpTurn + i]);
+      }
+    }
+    EXPECT_LT(RelativeError(ToHost(activated), expected), 6e-3);
+
+    const std::vector<bf16> stream_rows = RandomVector(kTokens * rows, 34);
+    const auto residual = ToDevice(stream_rows);
+    args.output = cuda::FewRowsOutput::kResidual;
+    args.y = residual.data();
+    args.y_stride = rows;
+    ASSERT_EQ(cuda::FewRowsLinear(args, stream()), cudaSuccess);
+    expected.clear();
+    for (size_t i = 0; i < product.size(); ++i) expected.push_back(ToFloat(stream_rows[i]) + product[i]);
+    EXPECT_LT(RelativeError(ToHost(residual), expected), 4e-3);
+  }
 }
 
 TEST_F(CudaLinearTest, GatedProductAgreesWithTheReferenceAndRowsDoNotDependOnEachOther) {
