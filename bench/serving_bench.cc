@@ -1,6 +1,7 @@
 // What requests that share a server gain and cost each other, asked of a running server over gRPC: pictures
-// together against one by one, answers together against one, tokens of an answer among pictures. Prints one
-// table of ratios; both sides of each are measured in turn.
+// together against one by one, answers together against one, tokens of an answer among pictures. Or, with
+// --guarded_server, what TLS, tokens, traces and metrics cost a step. Prints one table of ratios; both sides
+// of each are measured in turn.
 
 #include <grpcpp/grpcpp.h>
 
@@ -26,6 +27,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "bench/guard_overhead.h"
 #include "common/status_macros.h"
 #include "lancet/v1/lancet.grpc.pb.h"
 
@@ -40,6 +42,15 @@ ABSL_FLAG(int, pictures, 4, "pictures at the same time");
 ABSL_FLAG(int, answers, 8, "answers at the same time");
 ABSL_FLAG(int, load_side, 64, "side of the two pictures that are drawn while an answer is timed");
 ABSL_FLAG(int, repetitions, 3, "rounds to take medians of");
+
+ABSL_FLAG(
+    std::string, guarded_server, "",
+    "another server of the same model on this machine, with TLS, tokens and metrics: measures what these "
+    "cost a step of pictures of the first of --sides, and nothing else");
+ABSL_FLAG(std::string, guarded_ca, "", "roots for its certificate");
+ABSL_FLAG(std::string, guarded_name, "localhost", "the name in its certificate");
+ABSL_FLAG(std::string, guarded_token_file, "", "a token that it knows");
+ABSL_FLAG(std::string, guarded_metrics, "", "host:port of its --metrics_listen");
 
 namespace lancet {
 namespace {
@@ -233,7 +244,35 @@ absl::Status TokenIterations(const Stubs& stubs, const std::string& image, std::
   return absl::OkStatus();
 }
 
+absl::Status RunOverhead() {
+  GuardOverheadOptions options;
+  options.plain.server = absl::GetFlag(FLAGS_server);
+  options.guarded = {.server = absl::GetFlag(FLAGS_guarded_server),
+                     .tls = true,
+                     .tls_files = {"", "", absl::GetFlag(FLAGS_guarded_ca)},
+                     .tls_server_name = absl::GetFlag(FLAGS_guarded_name)};
+  LANCET_ASSIGN_OR_RETURN(options.guarded.token, ReadTokenFile(absl::GetFlag(FLAGS_guarded_token_file)));
+  options.metrics = absl::GetFlag(FLAGS_guarded_metrics);
+  options.steps = absl::GetFlag(FLAGS_steps);
+  options.rounds = absl::GetFlag(FLAGS_repetitions);
+  if (absl::GetFlag(FLAGS_sides).empty() || !absl::SimpleAtoi(absl::GetFlag(FLAGS_sides)[0], &options.side)) {
+    return absl::InvalidArgumentError("--sides names no side");
+  }
+  if (options.rounds < 1 || options.steps < 2) {
+    return absl::InvalidArgumentError("--repetitions is below 1 or --steps below 2");
+  }
+  LANCET_ASSIGN_OR_RETURN(const GuardOverhead overhead, MeasureGuardOverhead(options));
+  std::cout << "| | without | with | ratio (p25, p75) |\n|---|---|---|---|\n"
+            << absl::StrFormat(
+                   "| a step of %d x %d, TLS, token, trace, metrics 10 /s | %.3f ms | %.3f ms | %.4f (%.4f, "
+                   "%.4f) |\n",
+                   options.side, options.side, overhead.plain_step_ms, overhead.guarded_step_ms,
+                   overhead.ratio, overhead.ratio_p25, overhead.ratio_p75);
+  return absl::OkStatus();
+}
+
 absl::Status Run() {
+  if (!absl::GetFlag(FLAGS_guarded_server).empty()) return RunOverhead();
   std::ifstream file(absl::GetFlag(FLAGS_picture), std::ios::binary);
   if (!file)
     return absl::NotFoundError(absl::StrCat("--picture: cannot read ", absl::GetFlag(FLAGS_picture)));

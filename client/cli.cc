@@ -8,9 +8,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "client/cli_options.h"
 #include "client/description_output.h"
 #include "client/generation_output.h"
+#include "client/status_client.h"
+#include "client/status_output.h"
+#include "common/status_macros.h"
 #include "nlohmann/json.hpp"
 
 #ifndef LANCET_VERSION
@@ -22,13 +26,16 @@ namespace {
 
 // A server that lives answers this from memory.
 constexpr absl::Duration kInfoTimeout = absl::Seconds(10);
+constexpr size_t kAllErrors = 32;
+// What is redrawn should fit a screen.
+constexpr size_t kWatchedErrors = 8;
 
 ExitCode Report(const absl::Status& status, const CliOptions& options, std::ostream& err) {
   const ExitCode code = ExitCodeOf(status);
   err << "lancet: " << absl::StatusCodeToString(status.code()) << ": " << status.message() << std::endl;
   switch (code) {
     case ExitCode::kUnavailable:
-      err << "Is a coordinator running at " << options.server << ", with workers? `lancet info` tells."
+      err << "Is a coordinator running at " << options.client.server << ", with workers? `lancet info` tells."
           << std::endl;
       break;
     case ExitCode::kDeadline:
@@ -41,6 +48,20 @@ ExitCode Report(const absl::Status& status, const CliOptions& options, std::ostr
       break;
   }
   return code;
+}
+
+// The options of a connection, with the token read.
+absl::StatusOr<ClientOptions> ClientOptionsOf(const CliOptions& options) {
+  ClientOptions client = options.client;
+  if (!options.token_path.empty()) {
+    LANCET_ASSIGN_OR_RETURN(client.token, ReadTokenFile(options.token_path));
+  }
+  return client;
+}
+
+absl::StatusOr<std::unique_ptr<GenerationClient>> Connect(const CliOptions& options) {
+  LANCET_ASSIGN_OR_RETURN(const ClientOptions client, ClientOptionsOf(options));
+  return GenerationClient::Create(client);
 }
 
 // The file that a request is about. What is too large for any server is not read.
@@ -81,8 +102,7 @@ ExitCode Draw(const CliOptions& options, const CliEnvironment& environment, Canc
                     << std::endl;
     return ExitCode::kOther;
   }
-  absl::StatusOr<std::unique_ptr<GenerationClient>> client =
-      GenerationClient::Create({.server = options.server});
+  absl::StatusOr<std::unique_ptr<GenerationClient>> client = Connect(options);
   if (!client.ok()) return Report(client.status(), options, environment.err);
   GenerationOutput output(output_options, environment.out, environment.err);
   GenerationRequest request = options.request;
@@ -105,8 +125,7 @@ ExitCode Describe(const CliOptions& options, const CliEnvironment& environment, 
   absl::StatusOr<std::string> image = ReadImage(options.image_path);
   if (!image.ok()) return Report(image.status(), options, environment.err);
   request.image = *std::move(image);
-  absl::StatusOr<std::unique_ptr<GenerationClient>> client =
-      GenerationClient::Create({.server = options.server});
+  absl::StatusOr<std::unique_ptr<GenerationClient>> client = Connect(options);
   if (!client.ok()) return Report(client.status(), options, environment.err);
   DescriptionOutput output({.quiet = options.quiet, .json = options.json}, environment.out, environment.err);
   const absl::StatusOr<DescriptionResult> result = (*client)->Describe(request, &output, cancellation);
@@ -175,8 +194,7 @@ void PrintInfoJson(const ModelDescription& info, std::ostream& out) {
 }
 
 ExitCode Info(const CliOptions& options, const CliEnvironment& environment) {
-  absl::StatusOr<std::unique_ptr<GenerationClient>> client =
-      GenerationClient::Create({.server = options.server});
+  absl::StatusOr<std::unique_ptr<GenerationClient>> client = Connect(options);
   if (!client.ok()) return Report(client.status(), options, environment.err);
   const absl::StatusOr<ModelDescription> info =
       (*client)->GetModelInfo(std::min(options.request.timeout, kInfoTimeout));
@@ -187,6 +205,54 @@ ExitCode Info(const CliOptions& options, const CliEnvironment& environment) {
     PrintInfo(*info, environment.out);
   }
   return ExitCode::kOk;
+}
+
+absl::StatusOr<std::unique_ptr<StatusClient>> ConnectForStatus(const CliOptions& options) {
+  LANCET_ASSIGN_OR_RETURN(const ClientOptions client, ClientOptionsOf(options));
+  return StatusClient::Create(client);
+}
+
+ExitCode Status(const CliOptions& options, const CliEnvironment& environment) {
+  const absl::StatusOr<std::unique_ptr<StatusClient>> client = ConnectForStatus(options);
+  if (!client.ok()) return Report(client.status(), options, environment.err);
+  const absl::StatusOr<ServerStatus> status =
+      (*client)->GetStatus(std::min(options.request.timeout, kInfoTimeout));
+  if (!status.ok()) return Report(status.status(), options, environment.err);
+  if (options.json) {
+    environment.out << StatusJson(*status) << std::endl;
+  } else {
+    environment.out << StatusText(*status, kAllErrors) << std::flush;
+  }
+  return ExitCode::kOk;
+}
+
+// Until Ctrl-C, which is how one is meant to leave. A server that is away for a while is waited for.
+ExitCode Watch(const CliOptions& options, const CliEnvironment& environment, Cancellation* cancellation) {
+  const absl::StatusOr<std::unique_ptr<StatusClient>> client = ConnectForStatus(options);
+  if (!client.ok()) return Report(client.status(), options, environment.err);
+  // Back to the top, text, and nothing below it.
+  const bool redraw = environment.err_is_terminal && !options.json;
+  if (redraw) environment.out << "\x1b[2J";
+  for (int64_t look = 1;; ++look) {
+    const absl::StatusOr<ServerStatus> status =
+        (*client)->GetStatus(std::min(options.request.timeout, kInfoTimeout));
+    const bool away = absl::IsUnavailable(status.status()) || absl::IsDeadlineExceeded(status.status());
+    if (!status.ok() && !away) return Report(status.status(), options, environment.err);
+    if (redraw) environment.out << "\x1b[H";
+    if (!status.ok()) {
+      environment.err << "lancet: no answer from " << options.client.server << ": "
+                      << status.status().message() << std::endl;
+    } else if (options.json) {
+      environment.out << StatusJson(*status) << std::endl;
+    } else {
+      environment.out << absl::FormatTime("%H:%M:%S ", absl::Now(), absl::LocalTimeZone())
+                      << StatusText(*status, kWatchedErrors);
+    }
+    if (redraw) environment.out << "\x1b[J";
+    environment.out << std::flush;
+    if (look == options.count) return status.ok() ? ExitCode::kOk : ExitCodeOf(status.status());
+    if (cancellation->AwaitCancel(options.interval)) return ExitCode::kOk;
+  }
 }
 
 }  // namespace
@@ -231,6 +297,10 @@ ExitCode RunCli(const std::vector<std::string>& arguments, const CliEnvironment&
       return Describe(*options, environment, cancellation);
     case CliCommand::kInfo:
       return Info(*options, environment);
+    case CliCommand::kStatus:
+      return Status(*options, environment);
+    case CliCommand::kWatch:
+      return Watch(*options, environment, cancellation);
   }
   return ExitCode::kOther;
 }

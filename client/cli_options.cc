@@ -23,9 +23,11 @@ constexpr unsigned kForGenerate = 1;
 constexpr unsigned kForEdit = 2;
 constexpr unsigned kForDescribe = 4;
 constexpr unsigned kForInfo = 8;
+constexpr unsigned kForStatus = 16;
+constexpr unsigned kForWatch = 32;
 constexpr unsigned kDraws = kForGenerate | kForEdit;
 constexpr unsigned kWorks = kDraws | kForDescribe;
-constexpr unsigned kEverywhere = kWorks | kForInfo;
+constexpr unsigned kEverywhere = kWorks | kForInfo | kForStatus | kForWatch;
 
 // One flag: how it is written, what it does to the options, and how it is explained.
 struct Flag {
@@ -96,6 +98,32 @@ bool ParseResolution(absl::string_view text, CliOptions& options) {
     return true;
   }
   return false;
+}
+
+Flag ServerFlag(absl::string_view name, absl::string_view help) {
+  return {.name = name,
+          .placeholder = "ADDR",
+          .commands = kEverywhere,
+          .help = help,
+          .apply =
+              [](absl::string_view v, CliOptions& o) {
+                o.client.server = std::string(v);
+                return !v.empty();
+              },
+          .expects = "host:port"};
+}
+
+Flag FileFlag(absl::string_view name, absl::string_view help, std::string* (*where)(CliOptions&)) {
+  return {.name = name,
+          .placeholder = "FILE",
+          .commands = kEverywhere,
+          .help = help,
+          .apply =
+              [where](absl::string_view v, CliOptions& o) {
+                *where(o) = std::string(v);
+                return !v.empty();
+              },
+          .expects = "a file"};
 }
 
 std::vector<Flag> Flags() {
@@ -270,7 +298,7 @@ std::vector<Flag> Flags() {
       {.name = "timeout",
        .placeholder = "T",
        .commands = kEverywhere,
-       .help = "give up after so long, such as 90, 90s or 5m (default: none; info: 10s)",
+       .help = "give up after so long, such as 90, 90s or 5m (default: none; info, status: 10s)",
        .apply =
            [](absl::string_view v, CliOptions& o) {
              const bool good = ParseTimeout(v, o.request.timeout);
@@ -290,16 +318,49 @@ std::vector<Flag> Flags() {
              return !v.empty();
            },
        .expects = "at most 128 printable characters"},
-      {.name = "server",
-       .placeholder = "ADDR",
-       .commands = kEverywhere,
-       .help = "host:port or unix:path of the coordinator (default: 127.0.0.1:50051)",
+      {.name = "interval",
+       .placeholder = "T",
+       .commands = kForWatch,
+       .help = "between two looks, such as 5s or 500ms (default: 1s)",
        .apply =
            [](absl::string_view v, CliOptions& o) {
-             o.server = std::string(v);
+             return ParseTimeout(v, o.interval) && o.interval >= absl::Milliseconds(100);
+           },
+       .expects = "a time from 100ms"},
+      {.name = "count",
+       .placeholder = "N",
+       .commands = kForWatch,
+       .help = "looks to take; 0: until Ctrl-C (default: 0)",
+       .apply = [](absl::string_view v, CliOptions& o) { return ParseNumber(v, o.count) && o.count >= 0; },
+       .expects = "a whole number"},
+      ServerFlag("server", "host:port or unix:path of the coordinator (default: 127.0.0.1:50051)"),
+      ServerFlag("endpoint", "the same as --server"),
+      {.name = "tls",
+       .value = Value::kNone,
+       .commands = kEverywhere,
+       .help = "encrypt, and check who the server is",
+       .apply =
+           [](absl::string_view, CliOptions& o) {
+             o.client.tls = true;
+             return true;
+           }},
+      FileFlag("tls_ca", "with --tls: roots for the server's certificate, PEM (default: the system's)",
+               [](CliOptions& o) { return &o.client.tls_files.ca; }),
+      FileFlag("tls_cert", "with --tls: certificate to show the server, PEM",
+               [](CliOptions& o) { return &o.client.tls_files.cert; }),
+      FileFlag("tls_key", "with --tls: its key, PEM", [](CliOptions& o) { return &o.client.tls_files.key; }),
+      {.name = "tls_server_name",
+       .placeholder = "NAME",
+       .commands = kEverywhere,
+       .help = "with --tls: name that the server's certificate must have (default: the one in --server)",
+       .apply =
+           [](absl::string_view v, CliOptions& o) {
+             o.client.tls_server_name = std::string(v);
              return !v.empty();
            },
-       .expects = "host:port"},
+       .expects = "a name"},
+      FileFlag("token_file", "holds the token to show the server",
+               [](CliOptions& o) { return &o.token_path; }),
   };
 }
 
@@ -358,6 +419,10 @@ unsigned BitOf(CliCommand command) {
       return kForDescribe;
     case CliCommand::kInfo:
       return kForInfo;
+    case CliCommand::kStatus:
+      return kForStatus;
+    case CliCommand::kWatch:
+      return kForWatch;
     case CliCommand::kHelp:
     case CliCommand::kVersion:
       break;
@@ -371,6 +436,7 @@ std::string CommandNames(unsigned commands) {
   if ((commands & kForGenerate) != 0) names.push_back("generate");
   if ((commands & kForEdit) != 0) names.push_back("edit");
   if ((commands & kForDescribe) != 0) names.push_back("describe");
+  if ((commands & kForWatch) != 0) names.push_back("watch");
   return absl::StrJoin(names, " and ");
 }
 
@@ -379,10 +445,12 @@ absl::StatusOr<CliCommand> ParseCommand(absl::string_view word) {
   if (word == "edit") return CliCommand::kEdit;
   if (word == "describe") return CliCommand::kDescribe;
   if (word == "info") return CliCommand::kInfo;
+  if (word == "status") return CliCommand::kStatus;
+  if (word == "watch") return CliCommand::kWatch;
   if (word == "help") return CliCommand::kHelp;
   if (word == "version") return CliCommand::kVersion;
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown command \"", word, "\"; expected generate, edit, describe, info or help"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown command \"", word, "\"; expected generate, edit, describe, info, status, watch or help"));
 }
 
 // `words` are the command and `least` to `most` more.
@@ -422,6 +490,8 @@ absl::Status ApplyPositional(const std::vector<std::string>& words, CliOptions& 
       return absl::OkStatus();
     }
     case CliCommand::kInfo:
+    case CliCommand::kStatus:
+    case CliCommand::kWatch:
     case CliCommand::kVersion:
       break;
   }
@@ -482,7 +552,8 @@ absl::StatusOr<CliOptions> ParseCliArguments(const std::vector<std::string>& arg
     given.push_back(&*flag);
   }
   if (words.empty() && !help)
-    return absl::InvalidArgumentError("no command; expected generate, edit, describe, info or help");
+    return absl::InvalidArgumentError(
+        "no command; expected generate, edit, describe, info, status, watch or help");
   if (help) {
     if (!words.empty()) {
       LANCET_ASSIGN_OR_RETURN(options.help_topic, ParseCommand(words[0]));
@@ -557,6 +628,19 @@ std::string CliHelp(CliCommand topic) {
         "groups.\n\n",
         FlagHelp(kForInfo), "\n", kExitCodes);
   }
+  if (topic == CliCommand::kStatus) {
+    return absl::StrCat(
+        "lancet status [flags]\n\nPrints what the server does now: its queue, its groups and their ranks, "
+        "and the "
+        "requests\nthat failed last. A server that asks for tokens answers this for those marked admin.\n\n",
+        kExitCodes);
+  }
+  if (topic == CliCommand::kWatch) {
+    return absl::StrCat(
+        "lancet watch [flags]\n\nShows what lancet status shows, again and again; on a terminal in one "
+        "place.\n\n",
+        FlagHelp(kForWatch), "\n", kExitCodes);
+  }
   return absl::StrCat(
       "lancet: pictures from text, edits and descriptions, by a Lancet server\n\n"
       "  lancet generate \"PROMPT\" [flags]   draw a picture; lancet help generate has the flags and "
@@ -564,6 +648,8 @@ std::string CliHelp(CliCommand topic) {
       "  lancet edit IMAGE \"INSTRUCTION\"    change a picture\n"
       "  lancet describe IMAGE [\"QUESTION\"] describe a picture, or answer a question about it\n"
       "  lancet info [flags]                the server's model, limits and worker groups\n"
+      "  lancet status [flags]              the server's queue, groups and recent errors\n"
+      "  lancet watch [flags]               the same, again and again\n"
       "  lancet help [command]\n"
       "  lancet version\n\n"
       "First steps, in three terminals:\n"

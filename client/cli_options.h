@@ -13,15 +13,18 @@
 
 namespace lancet {
 
-enum class CliCommand { kHelp, kVersion, kGenerate, kEdit, kDescribe, kInfo };
+enum class CliCommand { kHelp, kVersion, kGenerate, kEdit, kDescribe, kInfo, kStatus, kWatch };
 
 struct CliOptions {
   CliCommand command = CliCommand::kHelp;
   CliCommand help_topic = CliCommand::kHelp;  // of kHelp: all, or one command
-  std::string server = "127.0.0.1:50051";
-  GenerationRequest request;       // of kGenerate and kEdit
-  DescriptionRequest description;  // of kDescribe
-  std::string image_path;          // of kEdit and kDescribe; its bytes are not read yet
+  ClientOptions client;
+  std::string token_path;                      // its token is not read yet
+  absl::Duration interval = absl::Seconds(1);  // of kWatch
+  int64_t count = 0;                           // of kWatch: how often; 0: until interrupted
+  GenerationRequest request;                   // of kGenerate and kEdit
+  DescriptionRequest description;              // of kDescribe
+  std::string image_path;                      // of kEdit and kDescribe; its bytes are not read yet
   std::string out_dir = ".";
   bool show = false;
   std::optional<InlineProtocol> show_protocol;  // unset: whatever the terminal can

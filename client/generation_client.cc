@@ -8,8 +8,11 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/channel.h"
 #include "client/rejoining_observer.h"
 #include "client/service_config.h"
+#include "common/status_macros.h"
+#include "common/trace_context.h"
 #include "google/protobuf/duration.pb.h"
 #include "lancet/v1/lancet.grpc.pb.h"
 
@@ -253,12 +256,18 @@ absl::string_view FileExtension(PictureFormat format) {
 void Cancellation::Cancel() {
   const std::lock_guard<std::mutex> lock(mu_);
   cancelled_ = true;
+  changed_.notify_all();
   if (context_ != nullptr) context_->TryCancel();
 }
 
 bool Cancellation::cancelled() const {
   const std::lock_guard<std::mutex> lock(mu_);
   return cancelled_;
+}
+
+bool Cancellation::AwaitCancel(absl::Duration timeout) const {
+  std::unique_lock<std::mutex> lock(mu_);
+  return changed_.wait_for(lock, absl::ToChronoMilliseconds(timeout), [this] { return cancelled_; });
 }
 
 void Cancellation::Set(grpc::ClientContext* context) {
@@ -268,9 +277,15 @@ void Cancellation::Set(grpc::ClientContext* context) {
 }
 
 struct GenerationClient::Impl {
+  ClientOptions options;
   std::unique_ptr<v1::ImageService::Stub> stub;
   std::unique_ptr<v1::TextService::Stub> text_stub;
-  absl::Duration rejoin_for;
+
+  void SetMetadata(const std::string& traceparent, grpc::ClientContext& context) const {
+    SetAuthorization(options, context);
+    // Anything else is no legal metadata, perhaps.
+    if (ParseTraceparent(traceparent).ok()) context.AddMetadata("traceparent", traceparent);
+  }
 };
 
 template <typename Result, typename Response, typename Start>
@@ -280,7 +295,7 @@ absl::StatusOr<Result> GenerationClient::CallAgain(absl::Duration timeout, absl:
   const absl::Time deadline = absl::Now() + timeout;
   RejoiningObserver rejoining(observer);
   absl::Duration wait = kFirstRejoin;
-  absl::Time give_up = absl::Now() + impl_->rejoin_for;
+  absl::Time give_up = absl::Now() + impl_->options.rejoin_for;
   while (true) {
     const absl::Time begin = absl::Now();
     rejoining.OnStream();
@@ -289,7 +304,7 @@ absl::StatusOr<Result> GenerationClient::CallAgain(absl::Duration timeout, absl:
     // A stream that lasted shows that the server was there.
     if (now - begin > kLastRejoin) {
       wait = kFirstRejoin;
-      give_up = now + impl_->rejoin_for;
+      give_up = now + impl_->options.rejoin_for;
     }
     const bool over =
         now + wait >= std::min(deadline, give_up) || (cancellation != nullptr && cancellation->cancelled());
@@ -327,7 +342,6 @@ GenerationClient::GenerationClient(std::unique_ptr<Impl> impl) : impl_(std::move
 GenerationClient::~GenerationClient() = default;
 
 absl::StatusOr<std::unique_ptr<GenerationClient>> GenerationClient::Create(const ClientOptions& options) {
-  if (options.server.empty()) return absl::InvalidArgumentError("server is empty; expected host:port");
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetServiceConfigJSON(kServiceConfig);
@@ -335,9 +349,8 @@ absl::StatusOr<std::unique_ptr<GenerationClient>> GenerationClient::Create(const
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   auto impl = std::make_unique<Impl>();
-  impl->rejoin_for = options.rejoin_for;
-  const std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments);
+  impl->options = options;
+  LANCET_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, MakeChannel(options, arguments));
   impl->stub = v1::ImageService::NewStub(channel);
   impl->text_stub = v1::TextService::NewStub(channel);
   return absl::WrapUnique(new GenerationClient(std::move(impl)));
@@ -348,8 +361,10 @@ absl::StatusOr<GenerationResult> GenerationClient::Generate(const GenerationRequ
                                                             Cancellation* cancellation) {
   const v1::GenerateImageRequest message = ToGenerate(request);
   return CallAgain<GenerationResult, v1::GenerateImageResponse>(
-      request.timeout, request.idempotency_key, observer, cancellation,
-      [&](grpc::ClientContext* context) { return impl_->stub->GenerateImage(context, message); });
+      request.timeout, request.idempotency_key, observer, cancellation, [&](grpc::ClientContext* context) {
+        impl_->SetMetadata(request.traceparent, *context);
+        return impl_->stub->GenerateImage(context, message);
+      });
 }
 
 absl::StatusOr<GenerationResult> GenerationClient::Edit(const GenerationRequest& request,
@@ -357,8 +372,10 @@ absl::StatusOr<GenerationResult> GenerationClient::Edit(const GenerationRequest&
                                                         Cancellation* cancellation) {
   const v1::EditImageRequest message = ToEdit(request);
   return CallAgain<GenerationResult, v1::EditImageResponse>(
-      request.timeout, request.idempotency_key, observer, cancellation,
-      [&](grpc::ClientContext* context) { return impl_->stub->EditImage(context, message); });
+      request.timeout, request.idempotency_key, observer, cancellation, [&](grpc::ClientContext* context) {
+        impl_->SetMetadata(request.traceparent, *context);
+        return impl_->stub->EditImage(context, message);
+      });
 }
 
 absl::StatusOr<DescriptionResult> GenerationClient::Describe(const DescriptionRequest& request,
@@ -366,13 +383,16 @@ absl::StatusOr<DescriptionResult> GenerationClient::Describe(const DescriptionRe
                                                              Cancellation* cancellation) {
   const v1::DescribeImageRequest message = ToDescribe(request);
   return CallAgain<DescriptionResult, v1::DescribeImageResponse>(
-      request.timeout, request.idempotency_key, observer, cancellation,
-      [&](grpc::ClientContext* context) { return impl_->text_stub->DescribeImage(context, message); });
+      request.timeout, request.idempotency_key, observer, cancellation, [&](grpc::ClientContext* context) {
+        impl_->SetMetadata(request.traceparent, *context);
+        return impl_->text_stub->DescribeImage(context, message);
+      });
 }
 
 absl::StatusOr<ModelDescription> GenerationClient::GetModelInfo(absl::Duration timeout) {
   grpc::ClientContext context;
   SetDeadline(context, timeout);
+  SetAuthorization(impl_->options, context);
   v1::GetModelInfoResponse response;
   const grpc::Status status = impl_->stub->GetModelInfo(&context, v1::GetModelInfoRequest(), &response);
   if (!status.ok()) return FromGrpc(status);

@@ -6,6 +6,7 @@
 //   auto result = (*client)->Generate(request, &observer, &cancellation);
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -18,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "client/client_options.h"
 
 namespace grpc {
 class ClientContext;
@@ -51,6 +53,7 @@ struct GenerationRequest {
   std::optional<int32_t> preview_max_side;  // pixels
   RequestSampler sampler = RequestSampler::kEuler;
   absl::Duration timeout = absl::InfiniteDuration();
+  std::string traceparent;  // W3C trace context to be a part of; what is none is left out
   // For Edit, where prompt is the instruction and size the area.
   std::string image;  // the file
   std::optional<InputResolution> resolution;
@@ -73,6 +76,7 @@ struct DescriptionRequest {
   RequestPriority priority = RequestPriority::kNormal;
   absl::Duration timeout = absl::InfiniteDuration();
   std::string idempotency_key;
+  std::string traceparent;  // as in GenerationRequest
 };
 
 struct PictureFile {
@@ -169,26 +173,23 @@ class Cancellation {
  public:
   void Cancel();
   bool cancelled() const;
+  // Waits for it; false if it did not come within `timeout`.
+  bool AwaitCancel(absl::Duration timeout) const;
 
  private:
   friend class GenerationClient;
   void Set(grpc::ClientContext* context);
 
   mutable std::mutex mu_;
+  mutable std::condition_variable changed_;
   bool cancelled_ = false;                  // guarded by mu_
   grpc::ClientContext* context_ = nullptr;  // guarded by mu_; of the call under way
-};
-
-struct ClientOptions {
-  std::string server = "127.0.0.1:50051";  // host:port or unix:path
-  // How long a request with an idempotency key tries to reach a server that is gone.
-  absl::Duration rejoin_for = absl::Minutes(1);
 };
 
 // Thread-safe; the connection is shared by all calls and made on first use.
 class GenerationClient {
  public:
-  // InvalidArgument for an empty server address.
+  // Errors as CheckClientOptions.
   static absl::StatusOr<std::unique_ptr<GenerationClient>> Create(const ClientOptions& options);
   ~GenerationClient();
 

@@ -117,6 +117,7 @@ struct RequestPlan {
   // Go on from here instead of from the seed's noise. The prefix is prefilled all the same, unless only the
   // decode is left.
   std::optional<LatentSnapshot> snapshot{};
+  std::string traceparent;  // of the request, for the ranks' logs; may be empty (trace_context.h)
 
   bool draws() const { return target.num_latents() > 0; }
 };

@@ -1,5 +1,4 @@
 // lancet-coordinator: flags, signals and exit codes around the coordinator. The only place that exits.
-#include <grpcpp/ext/channelz_service_plugin.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -28,26 +27,42 @@
 #include "common/clock.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "coordinator/access/access_control.h"
+#include "coordinator/access_flags.h"
 #include "coordinator/dispatch/dispatcher.h"
 #include "coordinator/dispatch/steady_clock.h"
 #include "coordinator/request/plan_builder.h"
 #include "coordinator/request/tokenizer.h"
 #include "coordinator/service/readiness.h"
 #include "coordinator/service/server.h"
+#include "coordinator/telemetry/metrics_server.h"
+#include "coordinator/telemetry/service_metrics.h"
 
 ABSL_FLAG(
     std::string, listen, "127.0.0.1:50051",
-    "address for clients, host:port. Port 0 takes a free one (see --port_file). There is no authentication: "
-    "leave loopback only on a network you trust");
-ABSL_FLAG(std::string, worker_listen, "127.0.0.1:50052", "address for workers, host:port");
-ABSL_FLAG(std::string, port_file, "",
-          "write \"public_port worker_port\" to this file once both ports are open");
+    "address for clients, host:port. Port 0 takes a free one (see --port_file). Others than this machine may "
+    "reach it only with TLS and tokens or client certificates (docs/security.md)");
+ABSL_FLAG(
+    std::string, worker_listen, "127.0.0.1:50052",
+    "address for workers, host:port. Others than this machine may reach it only with --worker_tls_ca or "
+    "--worker_secret_file");
+ABSL_FLAG(std::string, metrics_listen, "",
+          "address for monitors, host:port: /metrics, /healthz and /readyz over plain HTTP; empty: none");
+ABSL_FLAG(std::string, log_format, "text", "lines on stderr: text or json");
+ABSL_FLAG(
+    std::string, port_file, "",
+    "write \"public_port worker_port\", and the port of --metrics_listen if there is one, to this file once "
+    "all are open");
 ABSL_FLAG(int, max_active, 16, "requests worked on at once on one group, 1 to 256; ranks may hold fewer");
 ABSL_FLAG(int64_t, row_budget, int64_t{1} << 30,
           "packed rows of one iteration; ranks may take fewer. Lower: shorter iterations, less shared work");
 ABSL_FLAG(int, max_queue, 64, "requests that may wait; more are refused with a retry delay");
 ABSL_FLAG(int, max_calls, 256, "calls that may exist at all, waiting, running or being read");
 ABSL_FLAG(int, max_streams_per_connection, 100, "HTTP/2 streams on one client connection");
+ABSL_FLAG(absl::Duration, max_connection_age, absl::Hours(2),
+          "a client's connection is asked to end at this age, and cut off when it is as old again");
+ABSL_FLAG(int, max_transport_mib, 1024,
+          "memory that clients' connections may hold before new ones are refused");
 ABSL_FLAG(int, max_request_bytes, 17 << 20, "size of one request message, pictures included");
 ABSL_FLAG(int, max_prompt_bytes, lancet::Limits().max_prompt_bytes, "size of a prompt in UTF-8");
 ABSL_FLAG(int, max_prompt_tokens, lancet::Limits().max_prompt_tokens, "tokens of a prompt with its template");
@@ -140,6 +155,8 @@ absl::Status CheckFlags() {
   LANCET_RETURN_IF_ERROR(CheckFlag("max_calls", absl::GetFlag(FLAGS_max_calls), 1, 100000));
   LANCET_RETURN_IF_ERROR(
       CheckFlag("max_streams_per_connection", absl::GetFlag(FLAGS_max_streams_per_connection), 1, 100000));
+  LANCET_RETURN_IF_ERROR(CheckFlag("max_transport_mib", absl::GetFlag(FLAGS_max_transport_mib), 16, 1 << 20));
+  LANCET_RETURN_IF_ERROR(CheckDuration("max_connection_age", absl::GetFlag(FLAGS_max_connection_age)));
   LANCET_RETURN_IF_ERROR(
       CheckFlag("max_request_bytes", absl::GetFlag(FLAGS_max_request_bytes), 1024, 1 << 28));
   LANCET_RETURN_IF_ERROR(CheckFlag("max_prompt_bytes", absl::GetFlag(FLAGS_max_prompt_bytes), 1, 1 << 24));
@@ -166,6 +183,7 @@ absl::Status CheckFlags() {
   LANCET_RETURN_IF_ERROR(CheckFlag("max_kept_results", absl::GetFlag(FLAGS_max_kept_results), 0, 1 << 20));
   LANCET_RETURN_IF_ERROR(
       CheckFlag("max_kept_result_mib", absl::GetFlag(FLAGS_max_kept_result_mib), 0, 1 << 20));
+  LANCET_RETURN_IF_ERROR(ParseLogFormat(absl::GetFlag(FLAGS_log_format)).status());
   return CheckDuration("drain_timeout", absl::GetFlag(FLAGS_drain_timeout));
 }
 
@@ -211,9 +229,10 @@ Planners PlannersOf(const PlanBuilder& plans) {
   return planners;
 }
 
-Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock* clock,
-                                      Readiness* readiness) {
+Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock* clock, Readiness* readiness,
+                                      ServiceObserver* observer) {
   Dispatcher::Options options;
+  options.core.observer = observer;
   options.clock = clock;
   options.core.max_active = absl::GetFlag(FLAGS_max_active);
   options.core.row_budget = absl::GetFlag(FLAGS_row_budget);
@@ -240,6 +259,42 @@ Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock*
     readiness->Set(serving, serving_vision);
   };
   return options;
+}
+
+ServiceMetrics::Options MetricsOptions(const Checkpoint& checkpoint, const ModelInfo& info,
+                                       const Clock* clock) {
+  ServiceMetrics::Options options;
+  options.clock = clock;
+  options.version = info.server_version;
+  options.model = info.card.name;
+  options.fingerprint = info.fingerprint;
+  options.quantization = info.quantization;
+  // bf16 keys and values of every layer.
+  const ModelConfig& config = checkpoint.config();
+  options.cache_token_bytes = config.num_layers * config.num_kv_heads * config.head_dim * 2 * 2;
+  return options;
+}
+
+// Null if no port for monitors is asked for. The arguments outlive it.
+absl::StatusOr<std::unique_ptr<MetricsServer>> ServeMetrics(ServiceMetrics& metrics,
+                                                            const Dispatcher& dispatcher,
+                                                            const Readiness& readiness, const Clock& clock) {
+  MetricsServer::Options options;
+  options.listen = absl::GetFlag(FLAGS_metrics_listen);
+  if (options.listen.empty()) return nullptr;
+  options.metrics = [&metrics, &dispatcher, &readiness](MetricFormat format) {
+    return metrics.Render({dispatcher.Status(), readiness.serving(), readiness.serving_vision()}, format);
+  };
+  options.health = [&dispatcher, &clock] {
+    // It ticks ten times a second.
+    if (clock.Now() - dispatcher.Status().time < absl::Seconds(5)) return absl::OkStatus();
+    return absl::UnavailableError("the event loop stands still");
+  };
+  options.readiness = [&readiness] {
+    if (readiness.serving()) return absl::OkStatus();
+    return absl::UnavailableError(readiness.draining() ? "draining" : "no healthy group of workers");
+  };
+  return MetricsServer::Create(std::move(options));
 }
 
 // SIGTERM and SIGINT, taken from a descriptor so that nothing runs in a signal handler. Must be made before
@@ -296,7 +351,9 @@ void Drain(Dispatcher& dispatcher, Readiness& readiness, CoordinatorServer& serv
   LogInfo("drained");
 }
 
-absl::Status Serve(const Signals& signals) {
+absl::Status Serve(const Signals& signals, const AccessSettings& settings) {
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<AccessControl> access,
+                          AccessControl::Create(settings.token_file));
   LANCET_ASSIGN_OR_RETURN(const CheckpointPaths paths, ResolveCheckpoint(CheckpointPathsFromFlags()));
   LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(paths));
   LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<PlanBuilder> plans, MakePlanBuilder(*checkpoint));
@@ -307,16 +364,32 @@ absl::Status Serve(const Signals& signals) {
   TaskRunner image_pool({.num_threads = absl::GetFlag(FLAGS_image_threads),
                          .capacity = static_cast<size_t>(absl::GetFlag(FLAGS_max_image_queue)),
                          .tick = nullptr});
-  Dispatcher dispatcher(DispatcherOptions(*checkpoint, &clock, &readiness));
+  const ModelInfo info = InfoFromFlags(*checkpoint);
+  ServiceMetrics metrics(MetricsOptions(*checkpoint, info, &clock));
+  Dispatcher dispatcher(DispatcherOptions(*checkpoint, &clock, &readiness, &metrics));
+
+  // Looks at the file of tokens as often as gRPC does at certificates.
+  TaskRunner reloader(
+      {.num_threads = 1, .capacity = 1, .tick_interval = absl::Seconds(kTlsReloadSeconds), .tick = [&access] {
+         access->Reload();
+       }});
 
   CoordinatorServer::Options options;
+  options.tls = settings.tls;
+  options.worker_tls = settings.worker_tls;
+  options.worker_secret = settings.worker_secret;
+  options.on_rank_refused = [&metrics] { metrics.OnRankRefused(); };
+  options.introspection = settings.introspection;
+  options.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  options.max_transport_bytes = int64_t{absl::GetFlag(FLAGS_max_transport_mib)} << 20;
+  options.services.access = access.get();
   options.listen = absl::GetFlag(FLAGS_listen);
   options.worker_listen = absl::GetFlag(FLAGS_worker_listen);
   options.max_request_bytes = absl::GetFlag(FLAGS_max_request_bytes);
   options.max_streams_per_connection = absl::GetFlag(FLAGS_max_streams_per_connection);
   options.ranks = &dispatcher;
   options.readiness = &readiness;
-  options.services.intake.info = InfoFromFlags(*checkpoint);
+  options.services.intake.info = info;
   options.services.intake.planners = PlannersOf(*plans);
   options.services.intake.tokenizer = &plans->tokenizer();
   options.services.intake.random = RandomBits;
@@ -325,14 +398,21 @@ absl::Status Serve(const Signals& signals) {
   options.services.image_pool = &image_pool;
   options.services.readiness = &readiness;
   options.services.clock = &clock;
+  options.services.observer = &metrics;
+  options.services.recent_errors = &metrics.recent_errors();
   LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorServer> server,
                           CoordinatorServer::Create(std::move(options)));
 
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics_server,
+                          ServeMetrics(metrics, dispatcher, readiness, clock));
+  std::vector<int> ports = {server->public_port(), server->worker_port()};
+  if (metrics_server != nullptr) ports.push_back(metrics_server->port());
   if (const std::string path = absl::GetFlag(FLAGS_port_file); !path.empty()) {
-    LANCET_RETURN_IF_ERROR(WritePortFile(path, server->public_port(), server->worker_port()));
+    LANCET_RETURN_IF_ERROR(WritePortFile(path, ports));
   }
   LogInfo("listening", {{"public_port", server->public_port()},
                         {"worker_port", server->worker_port()},
+                        {"metrics_port", metrics_server == nullptr ? 0 : metrics_server->port()},
                         {"model", checkpoint->card().name},
                         {"fingerprint", checkpoint->fingerprint()}});
   signals.Wait();
@@ -350,7 +430,8 @@ int Main(int argc, char** argv) {
   absl::FlagsUsageConfig usage;
   // --help shows our flags and the checkpoint's, not those of libraries.
   usage.contains_helpshort_flags = [](absl::string_view file) {
-    return absl::StrContains(file, "coordinator/main") || absl::StrContains(file, "checkpoint_flags");
+    return absl::StrContains(file, "coordinator/main") || absl::StrContains(file, "access_flags") ||
+           absl::StrContains(file, "checkpoint_flags");
   };
   usage.contains_help_flags = usage.contains_helpshort_flags;
   absl::SetFlagsUsageConfig(usage);
@@ -363,14 +444,20 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "lancet-coordinator: %s\n", std::string(flags.message()).c_str());
     return kBadFlags;
   }
+  SetLogFormat(*ParseLogFormat(absl::GetFlag(FLAGS_log_format)));
   // Never destroyed: the thread that waits for a second signal may outlive this function.
   static const Signals& signals = *new Signals();
   if (!signals.ok()) {
     std::fprintf(stderr, "lancet-coordinator: signalfd failed\n");
     return kCannotStart;
   }
-  grpc::channelz::experimental::InitChannelzService();
-  const absl::Status status = Serve(signals);
+  const absl::StatusOr<AccessSettings> settings = AccessFromFlags(
+      absl::GetFlag(FLAGS_listen), absl::GetFlag(FLAGS_worker_listen), absl::GetFlag(FLAGS_metrics_listen));
+  if (!settings.ok()) {
+    std::fprintf(stderr, "lancet-coordinator: %s\n", std::string(settings.status().message()).c_str());
+    return kBadFlags;
+  }
+  const absl::Status status = Serve(signals, *settings);
   if (status.ok()) return 0;
   std::fprintf(stderr, "lancet-coordinator: %s\n", std::string(status.message()).c_str());
   return kCannotStart;

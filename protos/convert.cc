@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "common/model_config.h"
 #include "common/status_macros.h"
+#include "common/trace_context.h"
 
 namespace lancet {
 namespace {
@@ -533,6 +534,7 @@ v1::RequestPlan ToProto(const RequestPlan& plan) {
   if (plan.vision_image.has_value()) ImageToProto(*plan.vision_image, *to.mutable_vision_image());
   if (plan.condition_image.has_value()) ImageToProto(*plan.condition_image, *to.mutable_condition_image());
   to.set_sample_condition(plan.sample_condition);
+  to.set_traceparent(plan.traceparent);
   if (plan.draws()) {
     TargetToProto(plan.target, *to.mutable_target());
     SamplerToProto(plan.sampler, *to.mutable_sampler());
@@ -570,6 +572,9 @@ absl::StatusOr<RequestPlan> FromProto(const v1::RequestPlan& plan) {
                             ImageFromProto("plan.condition_image", plan.condition_image()));
   }
   to.sample_condition = plan.sample_condition();
+  // It ends up in logs.
+  if (!plan.traceparent().empty()) LANCET_RETURN_IF_ERROR(ParseTraceparent(plan.traceparent()).status());
+  to.traceparent = plan.traceparent();
   to.seed = plan.seed();
   if (plan.has_snapshot()) {
     LANCET_ASSIGN_OR_RETURN(to.snapshot, SnapshotFromProto("plan.snapshot", plan.snapshot()));

@@ -20,7 +20,7 @@ packages=(
   protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libgrpc++-dev libabsl-dev libssl-dev
   # oneDNN's package is built with OpenCL and its CMake files look for it.
   libdnnl-dev ocl-icd-opencl-dev
-  nlohmann-json3-dev libpcre2-dev libutf8proc-dev
+  libcpp-httplib-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev
   libpng-dev libjpeg-dev libwebp-dev zlib1g-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   # The example client, which the tests run as well.

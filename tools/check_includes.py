@@ -18,8 +18,10 @@ FOLDERS = {
     "common": (),
     "kernels": ("common",),
     "protos": ("common",),
-    "client": ("common", "protos"),
-    "coordinator": ("common", "protos"),
+    # What those who speak gRPC have in common.
+    "rpc": ("common",),
+    "client": ("common", "protos", "rpc"),
+    "coordinator": ("common", "protos", "rpc"),
     # Pure decisions on plain structs.
     "coordinator/request": ("common",),
     "coordinator/schedule": ("common", "coordinator/request"),
@@ -29,7 +31,7 @@ FOLDERS = {
     "worker/model": ("common", "kernels", "worker/collective", "worker/loader"),
     "worker/engine": ("common", "kernels", "worker/collective", "worker/loader", "worker/model"),
     "worker/cuda": ("common", "kernels", "worker/collective", "worker/engine", "worker/loader", "worker/model"),
-    "worker": ("common", "kernels", "protos"),
+    "worker": ("common", "kernels", "protos", "rpc"),
     # May include anything; nothing includes them.
     "bench": None,
     "tests": None,
@@ -38,9 +40,10 @@ FOLDERS = {
 
 # First part of an outside header's name -> where it may be included.
 LIBRARIES = {
-    "grpcpp/": ("protos", "worker", "coordinator", "client"),
-    "grpc/": ("protos", "worker", "coordinator", "client"),
+    "grpcpp/": ("protos", "rpc", "worker", "coordinator", "client"),
+    "grpc/": ("protos", "rpc", "worker", "coordinator", "client"),
     "google/protobuf/": ("protos", "worker", "coordinator", "client"),
+    "httplib.h": ("coordinator",),
     "oneapi/dnnl/": ("kernels",),
     "omp.h": ("kernels",),
     "png.h": ("coordinator", "client"),

@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/logging.h"
+#include "common/rank_proof.h"
+#include "common/status_macros.h"
 #include "lancet/v1/worker.grpc.pb.h"
 #include "protos/convert.h"
 
@@ -22,8 +24,10 @@ constexpr size_t kMaxQueuedMessages = 256;
 class GrpcCoordinatorStream final : public CoordinatorStream,
                                     private grpc::ClientBidiReactor<v1::ConnectRequest, v1::ConnectResponse> {
  public:
-  GrpcCoordinatorStream(v1::WorkerService::Stub* stub, CoordinatorStreamHandler* handler)
-      : stub_(stub), handler_(handler) {}
+  // `stub` and `secret` outlive the stream.
+  GrpcCoordinatorStream(v1::WorkerService::Stub* stub, const std::string* secret,
+                        CoordinatorStreamHandler* handler)
+      : stub_(stub), secret_(secret), handler_(handler), awaits_nonce_(!secret->empty()) {}
 
   ~GrpcCoordinatorStream() override { Close(absl::ZeroDuration()); }
 
@@ -85,13 +89,14 @@ class GrpcCoordinatorStream final : public CoordinatorStream,
     bool farewell = false;
     {
       const std::lock_guard<std::mutex> lock(mu_);
-      if (writing_ || said_farewell_ || state_ == State::kBroken) return;
+      if (writing_ || said_farewell_ || state_ == State::kBroken || awaits_nonce_) return;
       if (queue_.empty()) {
         if (state_ != State::kLeaving) return;
         farewell = said_farewell_ = true;
       } else {
         outgoing_ = std::move(queue_.front());
         queue_.pop_front();
+        if (outgoing_.has_register_() && !nonce_.empty()) Prove(*outgoing_.mutable_register_());
       }
       writing_ = true;
     }
@@ -100,6 +105,11 @@ class GrpcCoordinatorStream final : public CoordinatorStream,
     } else {
       StartWrite(&outgoing_);
     }
+  }
+
+  void Prove(v1::Register& claim) const {
+    claim.set_proof(
+        RankProof(*secret_, nonce_, {claim.group(), claim.rank(), claim.world_size(), claim.fingerprint()}));
   }
 
   void OnWriteFinished() {
@@ -114,6 +124,23 @@ class GrpcCoordinatorStream final : public CoordinatorStream,
     } else {
       WriteNext();
     }
+  }
+
+  // The stream begins with the coordinator's nonce, if it has a secret; Register has waited for it.
+  void OnReadInitialMetadataDone(bool ok) override {
+    if (secret_->empty()) return;
+    std::string nonce;
+    if (ok) {
+      const auto& metadata = context_.GetServerInitialMetadata();
+      const auto found = metadata.find(kRankNonceKey);
+      if (found != metadata.end()) nonce.assign(found->second.data(), found->second.size());
+    }
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      awaits_nonce_ = false;
+      nonce_ = std::move(nonce);
+    }
+    WriteNext();
   }
 
   void OnWriteDone(bool /*ok*/) override { OnWriteFinished(); }
@@ -148,6 +175,7 @@ class GrpcCoordinatorStream final : public CoordinatorStream,
   }
 
   v1::WorkerService::Stub* const stub_;
+  const std::string* const secret_;
   CoordinatorStreamHandler* const handler_;
   grpc::ClientContext context_;
   v1::ConnectResponse incoming_;  // of the one read under way
@@ -158,12 +186,16 @@ class GrpcCoordinatorStream final : public CoordinatorStream,
   State state_ = State::kNew;
   bool writing_ = false;
   bool said_farewell_ = false;
+  bool awaits_nonce_;
+  std::string nonce_;
   std::deque<v1::ConnectRequest> queue_;
 };
 
 class GrpcConnector final : public CoordinatorConnector {
  public:
-  explicit GrpcConnector(const std::string& address) {
+  GrpcConnector(const GrpcConnectorOptions& options,
+                const std::shared_ptr<grpc::ChannelCredentials>& credentials)
+      : secret_(options.secret) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMaxWorkerMessageBytes);
     // The session paces attempts; gRPC's own pauses between them (up to 2 minutes) would only add to that.
@@ -171,22 +203,27 @@ class GrpcConnector final : public CoordinatorConnector {
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
     // Also how long one attempt to connect may take.
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
-    stub_ = v1::WorkerService::NewStub(
-        grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+    if (!options.server_name.empty()) arguments.SetSslTargetNameOverride(options.server_name);
+    stub_ = v1::WorkerService::NewStub(grpc::CreateCustomChannel(options.address, credentials, arguments));
   }
 
   absl::StatusOr<std::unique_ptr<CoordinatorStream>> Connect(CoordinatorStreamHandler* handler) override {
-    return std::make_unique<GrpcCoordinatorStream>(stub_.get(), handler);
+    return std::make_unique<GrpcCoordinatorStream>(stub_.get(), &secret_, handler);
   }
 
  private:
+  const std::string secret_;
   std::unique_ptr<v1::WorkerService::Stub> stub_;
 };
 
 }  // namespace
 
-std::unique_ptr<CoordinatorConnector> MakeGrpcConnector(const std::string& address) {
-  return std::make_unique<GrpcConnector>(address);
+absl::StatusOr<std::unique_ptr<CoordinatorConnector>> MakeGrpcConnector(const GrpcConnectorOptions& options) {
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (options.tls) {
+    LANCET_ASSIGN_OR_RETURN(credentials, MakeTlsChannelCredentials(options.tls_files));
+  }
+  return std::make_unique<GrpcConnector>(options, credentials);
 }
 
 }  // namespace lancet

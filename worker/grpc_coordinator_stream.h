@@ -5,11 +5,20 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "rpc/tls.h"
 #include "worker/coordinator_stream.h"
 
 namespace lancet {
 
-// `address` as gRPC takes it: host:port or unix:path. The connection is not encrypted. Thread-safe.
-std::unique_ptr<CoordinatorConnector> MakeGrpcConnector(const std::string& address);
+struct GrpcConnectorOptions {
+  std::string address;      // as gRPC takes it: host:port or unix:path
+  bool tls = false;         // else the connection is not encrypted
+  TlsFiles tls_files;       // with TLS
+  std::string server_name;  // that the coordinator's certificate must have; empty: the address's
+  std::string secret;       // proven to the coordinator (common/rank_proof.h); empty: nothing is
+};
+
+// InvalidArgument names a file of certificates. Thread-safe.
+absl::StatusOr<std::unique_ptr<CoordinatorConnector>> MakeGrpcConnector(const GrpcConnectorOptions& options);
 
 }  // namespace lancet

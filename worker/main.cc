@@ -21,7 +21,9 @@
 #include "absl/time/clock.h"
 #include "common/checkpoint.h"
 #include "common/checkpoint_flags.h"
+#include "common/digest.h"
 #include "common/logging.h"
+#include "common/rank_proof.h"
 #include "common/status_macros.h"
 #include "worker/collective/local_collective.h"
 #include "worker/collective/shm_collective.h"
@@ -69,6 +71,15 @@ ABSL_FLAG(absl::Duration, drain_grace, absl::Seconds(25),
           "After SIGTERM: how long this rank stays at most, while the coordinator lets what runs on its "
           "group end or "
           "takes it elsewhere. A second SIGTERM ends at once");
+ABSL_FLAG(bool, tls, false, "Dial the coordinator with TLS");
+ABSL_FLAG(std::string, tls_ca, "", "Roots for the coordinator's certificate, PEM; empty: the system's");
+ABSL_FLAG(std::string, tls_cert, "", "Certificate to show the coordinator, PEM; read again when it changes");
+ABSL_FLAG(std::string, tls_key, "", "Its key, PEM, without a password");
+ABSL_FLAG(std::string, tls_server_name, "",
+          "Name that the coordinator's certificate must have; empty: the one in --coordinator");
+ABSL_FLAG(std::string, secret_file, "",
+          "The secret that the coordinator asks ranks to prove; the same file as its");
+ABSL_FLAG(std::string, log_format, "text", "Lines on stderr: text or json");
 ABSL_FLAG(std::string, cpus, "",
           "Processors to run on, such as 0-3,5; empty: any. With several ranks on a host give each its own");
 
@@ -107,11 +118,37 @@ Exit codes: 0 told to leave, 1 refused by the coordinator or not able to start, 
 struct Settings {
   lancet::EngineOptions engine;
   std::string group;
-  std::string coordinator;
+  lancet::GrpcConnectorOptions coordinator;
   std::string host;
   std::unique_ptr<lancet::TcpListener> listener;  // null: this host alone
   absl::Duration drain_grace;
 };
+
+absl::Status ReadCoordinatorFlags(lancet::GrpcConnectorOptions& coordinator) {
+  coordinator.address = absl::GetFlag(FLAGS_coordinator);
+  if (coordinator.address.empty()) return absl::InvalidArgumentError("--coordinator is empty");
+  coordinator.tls = absl::GetFlag(FLAGS_tls);
+  coordinator.tls_files = {absl::GetFlag(FLAGS_tls_cert), absl::GetFlag(FLAGS_tls_key),
+                           absl::GetFlag(FLAGS_tls_ca)};
+  coordinator.server_name = absl::GetFlag(FLAGS_tls_server_name);
+  const lancet::TlsFiles& files = coordinator.tls_files;
+  if (!coordinator.tls &&
+      !(files.cert.empty() && files.key.empty() && files.ca.empty() && coordinator.server_name.empty())) {
+    return absl::InvalidArgumentError("--tls_ca, --tls_cert, --tls_key and --tls_server_name need --tls");
+  }
+  if (const absl::Status checked = lancet::CheckTlsFiles(files); !checked.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--tls_ca, --tls_cert, --tls_key: ", checked.message()));
+  }
+  if (const std::string path = absl::GetFlag(FLAGS_secret_file); !path.empty()) {
+    absl::StatusOr<std::string> secret =
+        lancet::ReadSecretFile(path, lancet::kMinSecretBytes, lancet::kMaxSecretBytes);
+    if (!secret.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--secret_file: ", secret.status().message()));
+    }
+    coordinator.secret = *std::move(secret);
+  }
+  return absl::OkStatus();
+}
 
 absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
   const std::string device = absl::GetFlag(FLAGS_device);
@@ -143,9 +180,12 @@ std::string HostName() {
 
 absl::StatusOr<Settings> ReadFlags() {
   Settings settings;
+  LANCET_ASSIGN_OR_RETURN(const lancet::LogFormat format,
+                          lancet::ParseLogFormat(absl::GetFlag(FLAGS_log_format)));
+  lancet::SetLogFormat(format);
   LANCET_RETURN_IF_ERROR(ReadDeviceFlags(settings.engine));
   settings.group = absl::GetFlag(FLAGS_group);
-  settings.coordinator = absl::GetFlag(FLAGS_coordinator);
+  LANCET_RETURN_IF_ERROR(ReadCoordinatorFlags(settings.coordinator));
   settings.engine.rank = absl::GetFlag(FLAGS_rank);
   settings.engine.world_size = absl::GetFlag(FLAGS_world_size);
   settings.engine.threads = absl::GetFlag(FLAGS_threads);
@@ -160,7 +200,6 @@ absl::StatusOr<Settings> ReadFlags() {
     settings.listener = *std::move(listener);
   }
   if (settings.group.empty()) return absl::InvalidArgumentError("--group is empty");
-  if (settings.coordinator.empty()) return absl::InvalidArgumentError("--coordinator is empty");
   if (settings.engine.world_size < 1 || settings.engine.world_size > lancet::kShmMaxRanks) {
     return absl::InvalidArgumentError(absl::StrCat("--world_size is ", settings.engine.world_size,
                                                    "; expected 1 to ", lancet::kShmMaxRanks));
@@ -328,13 +367,17 @@ int Run(const Settings& settings, SignalThread& signals) {
   options.registration.max_requests = settings.engine.max_requests;
   options.jitter_seed =
       static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())) ^ static_cast<uint64_t>(getpid());
-  const std::unique_ptr<lancet::CoordinatorConnector> connector =
+  const absl::StatusOr<std::unique_ptr<lancet::CoordinatorConnector>> connector =
       lancet::MakeGrpcConnector(settings.coordinator);
-  absl::StatusOr<std::unique_ptr<lancet::Session>> session = lancet::Session::Create(
-      options, connector.get(), [&](const lancet::FormMessage& form, const std::function<bool()>& cancelled) {
-        return JoinGroup(settings.engine, loaded->collective_capacity, settings.listener.get(), form,
-                         cancelled);
-      });
+  absl::StatusOr<std::unique_ptr<lancet::Session>> session = connector.status();
+  if (connector.ok()) {
+    session =
+        lancet::Session::Create(options, connector->get(),
+                                [&](const lancet::FormMessage& form, const std::function<bool()>& cancelled) {
+                                  return JoinGroup(settings.engine, loaded->collective_capacity,
+                                                   settings.listener.get(), form, cancelled);
+                                });
+  }
   if (!session.ok()) {
     session_promise.set_value(nullptr);
     engine_thread.join();
@@ -343,7 +386,7 @@ int Run(const Settings& settings, SignalThread& signals) {
   }
   signals.SetSession(session->get());
   session_promise.set_value(session->get());
-  LogInfo("dialling the coordinator", {{"address", settings.coordinator}, {"group", settings.group}});
+  LogInfo("dialling the coordinator", {{"address", settings.coordinator.address}, {"group", settings.group}});
   const absl::Status ended = (*session)->RunLink();
   engine_thread.join();
   signals.SetSession(nullptr);

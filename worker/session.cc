@@ -5,11 +5,21 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "common/trace_context.h"
 
 namespace lancet {
+namespace {
+
+// For logs; zeros if the plan has none.
+std::string TraceIdOf(const RequestPlan& plan) {
+  return ParseTraceparent(plan.traceparent).value_or(TraceContext{}).TraceId();
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Create(SessionOptions options,
                                                          CoordinatorConnector* connector,
@@ -256,6 +266,9 @@ void Session::ExecuteCommand(Engine* engine, uint64_t term, const CommandMessage
   DoneMessage done{.epoch = command.epoch, .number = command.number, .results = {}};
   absl::Status status;
   if (const auto* admit = std::get_if<AdmitCommand>(&command.command)) {
+    LogInfo("request admitted", {{"request_id", absl::StrFormat("%016x", admit->plan.request_id)},
+                                 {"trace_id", TraceIdOf(admit->plan)},
+                                 {"epoch", command.epoch}});
     status = engine->Admit(admit->plan);
   } else if (const auto* iterate = std::get_if<IterateCommand>(&command.command)) {
     absl::StatusOr<std::vector<WorkResult>> results = engine->Iterate(iterate->work);

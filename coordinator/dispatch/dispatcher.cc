@@ -37,10 +37,10 @@ bool Dispatcher::Post(std::function<void(absl::Time)> task) {
 }
 
 void Dispatcher::AfterEvent() {
-  std::vector<GroupInfo> groups = core_.Groups();
+  ServiceStatus status = core_.Status(clock_->Now());
   {
-    const std::lock_guard<std::mutex> lock(groups_mu_);
-    groups_.swap(groups);
+    const std::lock_guard<std::mutex> lock(status_mu_);
+    std::swap(status_, status);
   }
   if (idle_ != nullptr && core_.idle()) std::exchange(idle_, nullptr)();
 }
@@ -83,9 +83,9 @@ void Dispatcher::OnClosed(const std::shared_ptr<RankLink>& link, absl::Status re
   Post([this, link, reason = std::move(reason)](absl::Time now) { core_.OnClosed(link, reason, now); });
 }
 
-std::vector<GroupInfo> Dispatcher::Groups() const {
-  const std::lock_guard<std::mutex> lock(groups_mu_);
-  return groups_;
+ServiceStatus Dispatcher::Status() const {
+  const std::lock_guard<std::mutex> lock(status_mu_);
+  return status_;
 }
 
 void Dispatcher::Drain(std::function<void()> idle) {

@@ -43,8 +43,9 @@ class Dispatcher final : public RankLinkHandler {
   void OnMessage(const std::shared_ptr<RankLink>& link, RankMessage message) override;
   void OnClosed(const std::shared_ptr<RankLink>& link, absl::Status reason) override;
 
-  // As of the last tick or event.
-  std::vector<GroupInfo> Groups() const;
+  // As of the last tick or event; its time tells whether the loop lives.
+  ServiceStatus Status() const;
+  std::vector<GroupInfo> Groups() const { return Status().groups; }
 
   // Takes no new work; `idle` is called once, on the loop, when the last call is gone.
   void Drain(std::function<void()> idle);
@@ -64,8 +65,8 @@ class Dispatcher final : public RankLinkHandler {
   PooledImageEncoder encoder_;
   DispatcherCore core_;         // touched on the loop only
   std::function<void()> idle_;  // likewise
-  mutable std::mutex groups_mu_;
-  std::vector<GroupInfo> groups_;  // guarded by groups_mu_
+  mutable std::mutex status_mu_;
+  ServiceStatus status_;  // guarded by status_mu_
   TaskRunner loop_;
 };
 

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "common/logging.h"
 #include "common/model_config.h"
 #include "common/plan_resume.h"
@@ -12,10 +11,8 @@
 namespace lancet {
 namespace {
 
-CallStatus Failed(absl::Status status) { return CallStatus{std::move(status), std::nullopt}; }
-
-std::string Seconds(absl::Duration duration) {
-  return absl::StrFormat("%.3f", absl::ToDoubleSeconds(duration));
+CallStatus Failed(absl::Status status, RejectReason reason = RejectReason::kNone) {
+  return CallStatus{std::move(status), std::nullopt, reason};
 }
 
 Registry::Options WithFingerprint(Registry::Options options, const std::string& fingerprint) {
@@ -25,10 +22,9 @@ Registry::Options WithFingerprint(Registry::Options options, const std::string& 
 
 }  // namespace
 
-std::string RequestIdText(uint64_t id) { return absl::StrFormat("%016x", id); }
-
 DispatcherCore::DispatcherCore(Options options)
     : options_(std::move(options)),
+      observer_(options_.observer != nullptr ? options_.observer : &no_observer_),
       registry_(WithFingerprint(options_.registry, options_.fingerprint), this),
       queue_(options_.max_queue, options_.ageing) {}
 
@@ -37,21 +33,41 @@ DispatcherCore::DispatcherCore(Options options)
 CallStatus DispatcherCore::CheckNew(const NewRequest& request, const RequestShape& shape,
                                     absl::Time now) const {
   if (draining_)
-    return {absl::UnavailableError("the server drains; it takes no new work"), estimate_.RetryDelay(1)};
+    return {absl::UnavailableError("the server drains; it takes no new work"), estimate_.RetryDelay(1),
+            RejectReason::kDraining};
   if (request.deadline <= now)
-    return Failed(absl::DeadlineExceededError("the deadline passed before work began"));
-  if (!AnyServing()) return {absl::UnavailableError("no healthy group of workers"), estimate_.RetryDelay(1)};
-  if (absl::Status fits = CheckFitsSome(shape); !fits.ok()) return Failed(std::move(fits));
+    return Failed(absl::DeadlineExceededError("the deadline passed before work began"), RejectReason::kLate);
+  if (!AnyServing()) {
+    return {absl::UnavailableError("no healthy group of workers"), estimate_.RetryDelay(1),
+            RejectReason::kNoGroup};
+  }
+  if (absl::Status fits = CheckFitsSome(shape); !fits.ok())
+    return Failed(std::move(fits), RejectReason::kTooLarge);
   if (static_cast<int>(calls_.size() - kept_.size()) >= options_.max_calls) {
     return CallStatus{
         absl::ResourceExhaustedError(absl::StrCat("too many calls: the limit is ", options_.max_calls)),
-        estimate_.RetryDelay(1)};
+        estimate_.RetryDelay(1), RejectReason::kTooManyCalls};
+  }
+  if (const int most = request.origin.max_waiting; most > 0 && WaitingOf(request.origin.caller) >= most) {
+    return CallStatus{absl::ResourceExhaustedError(
+                          absl::StrCat("too many requests of this token wait: the limit is ", most)),
+                      estimate_.RetryDelay(1), RejectReason::kTokenLimit};
   }
   return CallStatus{};
 }
 
+int DispatcherCore::WaitingOf(const std::string& caller) const {
+  return static_cast<int>(std::count_if(calls_.begin(), calls_.end(), [&caller](const auto& entry) {
+    return entry.second->state.phase == RequestPhase::kQueued && entry.second->origin.caller == caller;
+  }));
+}
+
 void DispatcherCore::Submit(NewRequest request, absl::Time now) {
-  if (!request.idempotency_key.empty() && Join(request)) return;
+  // A key is its token's: nobody joins a stranger's request.
+  if (!request.idempotency_key.empty()) {
+    request.idempotency_key = absl::StrCat(request.origin.caller, "\n", request.idempotency_key);
+    if (Join(request)) return;
+  }
   auto call = std::make_unique<Call>();
   RequestState& state = call->state;
   state.id = request.plan.request_id;
@@ -60,6 +76,7 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
   state.deadline = request.deadline;
   state.shape = ShapeOf(request.plan);
   CallStatus status = CheckNew(request, state.shape, now);
+  call->origin = std::move(request.origin);
   call->input = request.input;
   call->text = std::move(request.text);
   call->answer = request.plan.answer;
@@ -90,6 +107,7 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
   if (status.status.ok()) {
     status.status = queue_.Push(&added.state);
     if (!status.status.ok()) {
+      status.reason = RejectReason::kQueueFull;
       const std::vector<const RequestState*> waiting = queue_.InOrder(now);
       status.retry_after = estimate_.RetryDelay(WorkAhead(waiting) / std::max<int64_t>(1, waiting.size()));
     }
@@ -114,7 +132,7 @@ void DispatcherCore::End(Call& call, CallStatus status, absl::Time now) {
   Leave(call, now);
   call.plan = {};
   call.snapshot.reset();
-  LogOutcome(call, status.status, now);
+  TellOutcome(call, status, now);
   call.audience->End(status);
   KeepResult(call, status.status, now);
 }
@@ -136,6 +154,7 @@ void DispatcherCore::Pump(absl::Time now) {
       }
       load.rows.push_back(iteration.rows);
       load.tokens_left_out = iteration.tokens_left_out;
+      observer_->OnIterationSent(name, iteration.rows, static_cast<int64_t>(iteration.work.size()));
       group->session()->Iterate(std::move(iteration.work), now);
     }
   }
@@ -173,7 +192,9 @@ void DispatcherCore::Start(Call& call, Group& group, Load& load, absl::Time now)
   load.running.push_back(&call);
   group.session()->Admit(PlanToCome(call), now);
   if (call.resumes > 0) {
+    observer_->OnResumed(call.state.id);
     LogInfo("request goes on", {{"request_id", RequestIdText(call.state.id)},
+                                {"trace_id", call.origin.trace.TraceId()},
                                 {"group", group.name()},
                                 {"step", call.state.first_step},
                                 {"tokens", call.tokens.size()}});
@@ -188,6 +209,7 @@ void DispatcherCore::Start(Call& call, Group& group, Load& load, absl::Time now)
 }
 
 void DispatcherCore::OnFinished(Group& group, GroupSession::Finished finished) {
+  observer_->OnIterationDone(group.name(), finished.took);
   Load& load = loads_[&group];
   const size_t running = std::max<size_t>(load.running.size(), 1);
   load.cost.Add(load.rows.front(), finished.took);
@@ -223,6 +245,9 @@ void DispatcherCore::OnResult(Call& call, const Work& work, WorkResult result, a
       }
       if (call.hand_over) HandOver(call, /*at_once=*/false, now);
       if (result.preview.has_value() && call.preview.has_value()) {
+        if (!std::exchange(call.told_preview, true)) {
+          observer_->OnFirstPreview(call.state.id, call.origin.task, now - call.state.arrival);
+        }
         call.state.previewed = work.index + 1;
         options_.encoder->EncodePreview(call.previews, work.index + 1, *std::move(result.preview),
                                         *call.preview, call.audience);
@@ -259,11 +284,14 @@ void DispatcherCore::OnPicture(Call& call, RgbImage image, absl::Time now) {
 void DispatcherCore::OnToken(Call& call, const AnswerToken& token, absl::Time now) {
   call.tokens.push_back(token.id);
   const auto count = static_cast<int32_t>(call.tokens.size());
+  if (count == 1) observer_->OnFirstToken(call.state.id, now - call.state.arrival);
   const bool stop = token.id == call.answer->stop_token_id;
   absl::StatusOr<std::string> text = stop ? std::string() : call.text->Add(token.id);
   if (!text.ok()) {
     const std::string id = RequestIdText(call.state.id);
-    LogError("token without text", {{"request_id", id}, {"reason", text.status().message()}});
+    LogError(
+        "token without text",
+        {{"request_id", id}, {"trace_id", call.origin.trace.TraceId()}, {"reason", text.status().message()}});
     End(call, Failed(absl::InternalError(absl::StrCat("request ", id, " failed"))), now);
     return;
   }
@@ -283,7 +311,9 @@ void DispatcherCore::OnEncoded(uint64_t id, absl::StatusOr<EncodedImage> image, 
   if (found == calls_.end() || found->second->ended) return;
   Call& call = *found->second;
   if (!image.ok()) {
-    LogError("result not encoded", {{"request_id", RequestIdText(id)}, {"reason", image.status().message()}});
+    LogError("result not encoded", {{"request_id", RequestIdText(id)},
+                                    {"trace_id", call.origin.trace.TraceId()},
+                                    {"reason", image.status().message()}});
     End(call, Failed(absl::InternalError(absl::StrCat("request ", RequestIdText(id), " failed"))), now);
     return;
   }
@@ -436,35 +466,59 @@ void DispatcherCore::TellReadiness() {
 std::vector<GroupInfo> DispatcherCore::Groups() const {
   std::vector<GroupInfo> groups;
   for (const auto& [name, group] : registry_.groups()) {
-    const auto load = loads_.find(group.get());
-    const size_t active = load == loads_.end() ? 0 : load->second.running.size();
-    groups.push_back({name, group->world_size(), group->serving(), static_cast<int>(active), group->device(),
-                      group->limits().has_vision, group->leaving()});
+    const GroupLimits limits = group->limits();
+    GroupInfo info{.name = name,
+                   .world_size = group->world_size(),
+                   .serving = group->serving(),
+                   .active_requests = 0,
+                   .device = group->device(),
+                   .has_vision = limits.has_vision,
+                   .leaving = group->leaving(),
+                   .ranks_there = {},
+                   .cache_tokens = 0,
+                   .max_cache_tokens = limits.cache_tokens};
+    for (int rank = 0; rank < group->world_size(); ++rank) info.ranks_there.push_back(group->has_rank(rank));
+    if (const auto load = loads_.find(group.get()); load != loads_.end()) {
+      info.active_requests = static_cast<int>(load->second.running.size());
+      for (const Call* call : load->second.running) info.cache_tokens += call->state.shape.cache_tokens;
+    }
+    groups.push_back(std::move(info));
   }
   return groups;
 }
 
-void DispatcherCore::LogOutcome(const Call& call, const absl::Status& status, absl::Time now) const {
-  const bool ran = !call.group_name.empty();
-  Log(absl::IsInternal(status) ? LogLevel::kError : LogLevel::kInfo, "request",
-      {{"request_id", RequestIdText(call.state.id)},
-       {"code", absl::StatusCodeToString(status.code())},
-       {"group", ran ? call.group_name : "-"},
-       {"seed", call.seed},
-       {"width", call.width},
-       {"height", call.height},
-       {"steps_done", call.state.steps_done},
-       {"steps", call.state.shape.num_steps},
-       {"answer_tokens", call.tokens.size()},
-       {"resumes", call.resumes},
-       {"queue_s", Seconds(ran ? call.timings.queue : now - call.state.arrival)},
-       {"input_s", Seconds(call.timings.input)},
-       {"prefill_s", Seconds(call.timings.prefill)},
-       {"denoise_s", Seconds(call.timings.denoise)},
-       {"decode_s", Seconds(call.timings.decode)},
-       {"encode_s", Seconds(call.timings.encode)},
-       {"answer_s", Seconds(call.timings.answer)},
-       {"total_s", Seconds(now - call.state.arrival)}});
+ServiceStatus DispatcherCore::Status(absl::Time now) const {
+  ServiceStatus status{.time = now,
+                       .groups = Groups(),
+                       .waiting = 0,
+                       .running = 0,
+                       .calls = static_cast<int>(calls_.size() - kept_.size())};
+  for (const auto& [id, call] : calls_) {
+    if (call->state.phase == RequestPhase::kQueued) ++status.waiting;
+    if (call->state.phase == RequestPhase::kRunning) ++status.running;
+  }
+  return status;
+}
+
+void DispatcherCore::TellOutcome(const Call& call, const CallStatus& status, absl::Time now) const {
+  RequestOutcome outcome;
+  outcome.id = call.state.id;
+  outcome.origin = call.origin;
+  outcome.status = status.status;
+  outcome.reason = status.reason;
+  outcome.group = call.group_name;
+  outcome.seed = call.seed;
+  outcome.width = call.width;
+  outcome.height = call.height;
+  outcome.steps_done = call.state.steps_done;
+  outcome.steps = call.state.shape.num_steps;
+  outcome.answer_tokens = static_cast<int32_t>(call.tokens.size());
+  outcome.resumes = call.resumes;
+  outcome.timings = call.timings;
+  outcome.timings.total = now - call.state.arrival;
+  if (call.group_name.empty()) outcome.timings.queue = outcome.timings.total;
+  LogOutcome(outcome);
+  observer_->OnOutcome(outcome);
 }
 
 }  // namespace lancet

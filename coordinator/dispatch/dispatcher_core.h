@@ -22,6 +22,7 @@
 #include "coordinator/dispatch/event_stream.h"
 #include "coordinator/dispatch/image_encoder.h"
 #include "coordinator/dispatch/service_estimate.h"
+#include "coordinator/dispatch/service_observer.h"
 #include "coordinator/group/group.h"
 #include "coordinator/group/registry.h"
 #include "coordinator/request/admission.h"
@@ -37,6 +38,7 @@ namespace lancet {
 // A request that passed admission.
 struct NewRequest {
   RequestPlan plan;  // with its id
+  RequestOrigin origin;
   std::optional<PreviewPlan> preview;
   ImageFormat output_format = ImageFormat::kPng;
   Priority priority = Priority::kNormal;
@@ -81,12 +83,21 @@ struct GroupInfo {
   bool serving = false;
   int active_requests = 0;
   std::string device;
-  bool has_vision = false;  // edits and describes
-  bool leaving = false;     // takes nothing new
+  bool has_vision = false;        // edits and describes
+  bool leaving = false;           // takes nothing new
+  std::vector<bool> ranks_there;  // by rank
+  int64_t cache_tokens = 0;       // set aside for running requests
+  int64_t max_cache_tokens = 0;   // there is memory for
 };
 
-// As clients see it: 16 hex digits.
-std::string RequestIdText(uint64_t id);
+// The whole service at one time.
+struct ServiceStatus {
+  absl::Time time = absl::InfinitePast();
+  std::vector<GroupInfo> groups;
+  int waiting = 0;  // requests in the queue
+  int running = 0;
+  int calls = 0;  // with those whose client still reads
+};
 
 class DispatcherCore final : private GroupObserver {
  public:
@@ -107,6 +118,7 @@ class DispatcherCore final : private GroupObserver {
     std::function<bool(std::function<void(absl::Time now)>)> post;
     // Called when it changes: whether work is taken, and work with pictures to look at.
     std::function<void(bool serving, bool serving_vision)> on_readiness;
+    ServiceObserver* observer = nullptr;  // outlives the core; may be null
   };
 
   explicit DispatcherCore(Options options);
@@ -134,6 +146,7 @@ class DispatcherCore final : private GroupObserver {
   bool idle() const;
 
   std::vector<GroupInfo> Groups() const;
+  ServiceStatus Status(absl::Time now) const;
 
  private:
   // Somebody who listens to a request.
@@ -175,6 +188,8 @@ class DispatcherCore final : private GroupObserver {
     bool hand_over = false;                        // off its group, as soon as that costs nothing
     bool ended = false;                            // the outcome is decided
     std::string group_name;                        // for the log
+    RequestOrigin origin;
+    bool told_preview = false;  // the observer, of the first one
     absl::Time started;
     StageTimings timings;
   };
@@ -205,6 +220,8 @@ class DispatcherCore final : private GroupObserver {
 
   // OK if the request may wait for a place.
   CallStatus CheckNew(const NewRequest& request, const RequestShape& shape, absl::Time now) const;
+  // Requests in the queue whose token has this name.
+  int WaitingOf(const std::string& caller) const;
   // Fills free places and keeps every session busy; then tells about changes.
   void Pump(absl::Time now);
   void StartWaiting(absl::Time now);
@@ -240,9 +257,11 @@ class DispatcherCore final : private GroupObserver {
   absl::Status CheckFitsSome(const RequestShape& shape) const;
   // Iterations until everything running and the first `waiting` of the queue is done, roughly.
   int64_t WorkAhead(absl::Span<const RequestState* const> waiting) const;
-  void LogOutcome(const Call& call, const absl::Status& status, absl::Time now) const;
+  void TellOutcome(const Call& call, const CallStatus& status, absl::Time now) const;
 
   const Options options_;
+  ServiceObserver no_observer_;
+  ServiceObserver* const observer_;
   Registry registry_;
   RequestQueue queue_;
   ServiceEstimate estimate_;

@@ -38,8 +38,10 @@ bool DispatcherCore::Join(NewRequest& request) {
   if (!call.ended) call.state.deadline = std::max(call.state.deadline, request.deadline);
   call.audience->Join(request.stream);
   call.clients.push_back({request.plan.request_id, std::move(request.stream)});
-  LogInfo("request joined",
-          {{"request_id", RequestIdText(call.state.id)}, {"ended", call.ended ? "true" : "false"}});
+  LogInfo("request joined", {{"request_id", RequestIdText(call.state.id)},
+                             {"trace_id", call.origin.trace.TraceId()},
+                             {"joined_trace_id", request.origin.trace.TraceId()},
+                             {"ended", call.ended ? "true" : "false"}});
   return true;
 }
 

@@ -41,6 +41,7 @@ void DispatcherCore::OnLost(Group& group, const absl::Status& reason) {
   if (found == loads_.end()) return;
   const Load load = std::move(found->second);
   loads_.erase(found);
+  if (!group.leaving()) observer_->OnGroupLost(group.name(), static_cast<int64_t>(load.running.size()));
   // One on trial is to blame if there is one; else it may have been any. A group that was told to end is not
   // blamed on anybody.
   const bool trial = std::any_of(load.running.begin(), load.running.end(),
@@ -51,6 +52,7 @@ void DispatcherCore::OnLost(Group& group, const absl::Status& reason) {
     const std::string id = RequestIdText(call->state.id);
     // The reason is the server's business: hosts and files are in it.
     LogWarning("request lost with its group", {{"request_id", id},
+                                               {"trace_id", call->origin.trace.TraceId()},
                                                {"group", group.name()},
                                                {"losses", call->losses},
                                                {"steps_done", call->state.steps_done},
@@ -87,8 +89,9 @@ void DispatcherCore::HandOver(Call& call, bool at_once, absl::Time now) {
   const bool fresh = call.answer.has_value() || call.state.steps_done == call.state.first_step ||
                      (call.snapshot.has_value() && call.snapshot->step == call.state.steps_done);
   if (call.group == nullptr || (!fresh && !at_once)) return;
-  LogInfo("request handed over",
-          {{"request_id", RequestIdText(call.state.id)}, {"group", call.group->name()}});
+  LogInfo("request handed over", {{"request_id", RequestIdText(call.state.id)},
+                                  {"trace_id", call.origin.trace.TraceId()},
+                                  {"group", call.group->name()}});
   Leave(call, now);
   Requeue(call, /*blamed=*/false);
 }

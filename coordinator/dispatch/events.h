@@ -98,10 +98,26 @@ struct TextResultEvent {
 using ClientEvent = std::variant<QueuedEvent, StartedEvent, ProgressEvent, PreviewEvent, ResultEvent,
                                  DeltaEvent, TextResultEvent>;
 
+// Why a request never began, for those who count.
+enum class RejectReason : uint8_t {
+  kNone,             // it began, or its client gave up
+  kUnauthenticated,  // no token, or none that we know
+  kTokenLimit,       // its token has had its share
+  kInvalid,
+  kTooLarge,  // for any group
+  kQueueFull,
+  kTooManyCalls,
+  kOverloaded,  // requests that wait to be read, or pictures to be decoded
+  kNoGroup,
+  kDraining,
+  kLate,  // its deadline passed on the way
+};
+
 // How a call ends.
 struct CallStatus {
   absl::Status status;
   std::optional<absl::Duration> retry_after;  // with ResourceExhausted
+  RejectReason reason = RejectReason::kNone;
 };
 
 }  // namespace lancet

@@ -74,6 +74,7 @@ class Group {
   const std::string& name() const { return name_; }
   int world_size() const { return world_size_; }
   bool empty() const { return members_.empty(); }
+  bool has_rank(int rank) const { return members_.count(rank) > 0; }
   bool complete() const { return static_cast<int>(members_.size()) == world_size_; }
   // Null unless all ranks are there and an epoch began.
   GroupSession* session() const { return session_.get(); }

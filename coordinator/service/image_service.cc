@@ -9,6 +9,8 @@
 #include "coordinator/service/api_convert.h"
 #include "coordinator/service/stream_call.h"
 #include "lancet/v1/lancet.grpc.pb.h"
+#include "rpc/metadata.h"
+#include "rpc/status.h"
 
 namespace lancet {
 namespace {
@@ -16,11 +18,20 @@ namespace {
 using Intake = absl::StatusOr<NewRequest> (*)(const IntakeOptions& options, const std::string& wire,
                                               uint64_t id);
 
+// For those who want to know nothing; without state.
+ServiceObserver* NoObserver() {
+  static ServiceObserver observer;
+  return &observer;
+}
+
 // `options` outlives the method.
-StreamMethod MakeMethod(const ServiceOptions* options, TaskRunner* pool, Intake intake,
+StreamMethod MakeMethod(const ServiceOptions* options, RequestTask task, TaskRunner* pool, Intake intake,
                         std::string (*serialize)(const ClientEvent&)) {
   StreamMethod method;
+  method.task = task;
   method.dispatcher = options->dispatcher;
+  method.observer = options->observer != nullptr ? options->observer : NoObserver();
+  method.random = options->intake.random;
   method.pool = pool;
   method.clock = options->clock;
   method.intake = [options, intake](const std::string& wire, uint64_t id) {
@@ -39,8 +50,10 @@ class ImageService final : public ImageServiceBase {
  public:
   explicit ImageService(ServiceOptions options)
       : options_(std::move(options)),
-        generate_(MakeMethod(&options_, options_.admission_pool, IntakeGenerate, SerializeGenerateEvent)),
-        edit_(MakeMethod(&options_, options_.image_pool, IntakeEdit, SerializeEditEvent)) {}
+        generate_(MakeMethod(&options_, RequestTask::kGenerate, options_.admission_pool, IntakeGenerate,
+                             SerializeGenerateEvent)),
+        edit_(
+            MakeMethod(&options_, RequestTask::kEdit, options_.image_pool, IntakeEdit, SerializeEditEvent)) {}
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerateImage(grpc::CallbackServerContext* context,
                                                             const grpc::ByteBuffer* request) override {
@@ -54,8 +67,13 @@ class ImageService final : public ImageServiceBase {
 
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context, const v1::GetModelInfoRequest*,
                                          v1::GetModelInfoResponse* response) override {
-    *response = ToProto(options_.intake.info, options_.dispatcher->Groups(), options_.readiness->draining());
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    const auto lease = options_.access->Enter(MetadataOf(*context, "authorization"));
+    if (!lease.ok()) {
+      reactor->Finish(ToGrpcStatus(lease.status()));
+      return reactor;
+    }
+    *response = ToProto(options_.intake.info, options_.dispatcher->Groups(), options_.readiness->draining());
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
@@ -72,7 +90,8 @@ class TextService final : public TextServiceBase {
  public:
   explicit TextService(ServiceOptions options)
       : options_(std::move(options)),
-        describe_(MakeMethod(&options_, options_.image_pool, IntakeDescribe, SerializeDescribeEvent)) {}
+        describe_(MakeMethod(&options_, RequestTask::kDescribe, options_.image_pool, IntakeDescribe,
+                             SerializeDescribeEvent)) {}
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* DescribeImage(grpc::CallbackServerContext* context,
                                                             const grpc::ByteBuffer* request) override {

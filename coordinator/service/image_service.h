@@ -5,7 +5,10 @@
 #include <memory>
 
 #include "common/clock.h"
+#include "coordinator/access/access_control.h"
 #include "coordinator/dispatch/dispatcher.h"
+#include "coordinator/dispatch/recent_errors.h"
+#include "coordinator/dispatch/service_observer.h"
 #include "coordinator/dispatch/task_runner.h"
 #include "coordinator/service/readiness.h"
 #include "coordinator/service/request_intake.h"
@@ -23,6 +26,9 @@ struct ServiceOptions {
   TaskRunner* admission_pool = nullptr;
   TaskRunner* image_pool = nullptr;  // decodes pictures; what does not fit its queue is refused
   const Readiness* readiness = nullptr;
+  ServiceObserver* observer = nullptr;  // may be null
+  AccessControl* access = nullptr;
+  const RecentErrors* recent_errors = nullptr;  // for AdminService; may be null
   const Clock* clock = nullptr;
 };
 

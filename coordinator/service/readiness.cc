@@ -33,6 +33,16 @@ bool Readiness::draining() const {
   return draining_;
 }
 
+bool Readiness::serving() const {
+  const std::lock_guard<std::mutex> lock(mu_);
+  return serving_ && !draining_;
+}
+
+bool Readiness::serving_vision() const {
+  const std::lock_guard<std::mutex> lock(mu_);
+  return serving_vision_ && !draining_;
+}
+
 void Readiness::Tell() {
   // Under the lock, so that two changes cannot arrive in the wrong order; the health service only notes the
   // state.

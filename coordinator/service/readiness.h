@@ -20,6 +20,9 @@ class Readiness {
   // From now on NOT_SERVING, whatever Set says.
   void SetDraining();
   bool draining() const;
+  // As the health service says: of "" and ImageService, and of TextService.
+  bool serving() const;
+  bool serving_vision() const;
 
  private:
   void Tell();

@@ -6,9 +6,9 @@
 #include <variant>
 #include <vector>
 
-#include "common/logging.h"
-#include "common/status_macros.h"
+#include "common/model_config.h"
 #include "coordinator/service/api_convert.h"
+#include "rpc/metadata.h"
 
 namespace lancet {
 namespace {
@@ -38,6 +38,14 @@ grpc::ByteBuffer ToByteBuffer(const std::string& bytes) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
+// What a request is charged: width * height * steps of a picture; a picture to look at counts as one step.
+int64_t PixelSteps(const RequestPlan& plan) {
+  if (plan.draws()) {
+    return plan.target.num_latents() * kPixelsPerLatent * kPixelsPerLatent * plan.sampler.num_steps;
+  }
+  return plan.vision_image.has_value() ? int64_t{plan.vision_image->width} * plan.vision_image->height : 0;
+}
+
 // In the time of our own clock, which the wall clock may leave.
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context, absl::Time now) {
   const std::chrono::system_clock::time_point deadline = context.deadline();
@@ -60,10 +68,31 @@ StreamCall* StreamCall::Begin(const StreamMethod* method, grpc::CallbackServerCo
   auto call = std::make_shared<StreamCall>(method, context, id);
   call->self_ = call;
   call->stream_->SetWriter(call);
-  if (!method->pool->TryPost([call, bytes = request] { call->Admission(bytes); })) {
-    call->stream_->End({absl::ResourceExhaustedError("too many requests at once"), absl::Seconds(1)});
+  method->observer->OnReceived(method->task, static_cast<int64_t>(request.Length()));
+  CallStatus entered = call->Enter(*context);
+  if (!entered.status.ok()) {
+    call->Reject(std::move(entered));
+  } else if (!method->pool->TryPost([call, bytes = request] { call->Admission(bytes); })) {
+    call->Reject({absl::ResourceExhaustedError("too many requests at once"), absl::Seconds(1),
+                  RejectReason::kOverloaded});
   }
   return call.get();
+}
+
+CallStatus StreamCall::Enter(const grpc::CallbackServerContext& context) {
+  origin_.task = method_->task;
+  origin_.trace = ContinueTrace(MetadataOf(context, "traceparent"), method_->random);
+  absl::StatusOr<AccessLease> lease = method_->access->Enter(MetadataOf(context, "authorization"));
+  if (!lease.ok()) {
+    if (absl::IsUnauthenticated(lease.status())) {
+      return {lease.status(), std::nullopt, RejectReason::kUnauthenticated};
+    }
+    return {lease.status(), absl::Seconds(1), RejectReason::kTokenLimit};
+  }
+  lease_ = *std::move(lease);
+  origin_.caller = lease_.name();
+  origin_.max_waiting = lease_.MaxWaiting(method_->max_queue);
+  return {};
 }
 
 void StreamCall::OnReady() {
@@ -72,9 +101,12 @@ void StreamCall::OnReady() {
   if (const auto* event = std::get_if<ClientEvent>(&*next)) {
     // Only one write is outstanding, so nobody else touches the buffer.
     buffer_ = ToByteBuffer(method_->serialize(*event));
+    method_->observer->OnSent(method_->task, static_cast<int64_t>(buffer_.Length()));
     StartWrite(&buffer_);
   } else {
-    Finish(ToGrpcStatus(std::get<CallStatus>(*next)));
+    const CallStatus& status = std::get<CallStatus>(*next);
+    if (status.reason != RejectReason::kNone) lease_.Refund();
+    Finish(ToGrpcStatus(status));
   }
 }
 
@@ -104,22 +136,37 @@ void StreamCall::OnDone() {
 }
 
 void StreamCall::Admission(const grpc::ByteBuffer& bytes) {
-  if (const absl::Status status = Admit(bytes); !status.ok()) {
-    LogInfo("request", {{"request_id", RequestIdText(id_)},
-                        {"code", absl::StatusCodeToString(status.code())},
-                        {"reason", status.message()}});
-    stream_->End({status, std::nullopt});
-  }
+  if (CallStatus status = Admit(bytes); !status.status.ok()) Reject(std::move(status));
 }
 
-absl::Status StreamCall::Admit(const grpc::ByteBuffer& bytes) {
-  if (stream_->cancelled()) return absl::CancelledError("the client went away");
-  LANCET_ASSIGN_OR_RETURN(NewRequest request, method_->intake(ToString(bytes), id_));
-  request.arrival = arrival_;
-  request.deadline = deadline_;
-  request.stream = stream_;
-  method_->dispatcher->Submit(std::move(request));
-  return absl::OkStatus();
+void StreamCall::Reject(CallStatus status) {
+  RequestOutcome outcome;
+  outcome.id = id_;
+  outcome.origin = origin_;
+  outcome.status = status.status;
+  outcome.reason = status.reason;
+  outcome.timings.total = method_->clock->Now() - arrival_;
+  LogOutcome(outcome);
+  method_->observer->OnOutcome(outcome);
+  stream_->End(std::move(status));
+}
+
+CallStatus StreamCall::Admit(const grpc::ByteBuffer& bytes) {
+  if (stream_->cancelled()) return {absl::CancelledError("the client went away"), std::nullopt};
+  absl::StatusOr<NewRequest> request = method_->intake(ToString(bytes), id_);
+  if (!request.ok()) return {request.status(), std::nullopt, RejectReason::kInvalid};
+  AccessLease::Charged charged = lease_.Charge(PixelSteps(request->plan), method_->clock->Now());
+  if (absl::IsResourceExhausted(charged.status)) {
+    return {std::move(charged.status), charged.retry_after, RejectReason::kTokenLimit};
+  }
+  if (!charged.status.ok()) return {std::move(charged.status), std::nullopt, RejectReason::kTokenLimit};
+  request->plan.traceparent = origin_.trace.ToTraceparent();
+  request->origin = origin_;
+  request->arrival = arrival_;
+  request->deadline = deadline_;
+  request->stream = stream_;
+  method_->dispatcher->Submit(*std::move(request));
+  return {};
 }
 
 }  // namespace lancet

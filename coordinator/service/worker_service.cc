@@ -9,8 +9,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/digest.h"
+#include "common/logging.h"
+#include "common/rank_proof.h"
 #include "lancet/v1/worker.grpc.pb.h"
 #include "protos/convert.h"
+#include "rpc/status.h"
 
 namespace lancet {
 namespace {
@@ -23,11 +28,18 @@ class GrpcRankLink final : public RankLink,
                            public grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>,
                            public std::enable_shared_from_this<GrpcRankLink> {
  public:
-  GrpcRankLink(RankLinkHandler* handler, grpc::CallbackServerContext* context)
-      : handler_(handler), context_(context) {}
+  // `options` outlives the link.
+  GrpcRankLink(const WorkerServiceOptions* options, grpc::CallbackServerContext* context)
+      : options_(options), handler_(options->handler), context_(context) {}
 
   void Begin() {
     self_ = shared_from_this();
+    if (!options_->secret.empty()) {
+      nonce_ = absl::StrFormat("%016x%016x", options_->random(), options_->random());
+      context_->AddInitialMetadata(kRankNonceKey, nonce_);
+    }
+    // At once: a rank that has a secret waits for the nonce, or to see that there is none.
+    StartSendInitialMetadata();
     handler_->OnConnected(self_);
     StartRead(&incoming_);
   }
@@ -52,6 +64,12 @@ class GrpcRankLink final : public RankLink,
   void OnReadDone(bool ok) override {
     if (!ok) {
       EndWith(absl::UnavailableError("its stream ended"), /*flush=*/true);
+      return;
+    }
+    if (!CheckProof()) {
+      LogWarning("rank refused", {{"reason", "no proof of the shared secret"}});
+      if (options_->on_refused != nullptr) options_->on_refused();
+      EndWith(absl::UnauthenticatedError("no proof of the shared secret"), /*flush=*/true);
       return;
     }
     absl::StatusOr<RankMessage> message = FromProto(incoming_);
@@ -87,6 +105,16 @@ class GrpcRankLink final : public RankLink,
   }
 
  private:
+  // Whether the message may be heeded: the first one must be a Register with the proof for this stream's
+  // nonce.
+  bool CheckProof() {
+    if (options_->secret.empty() || std::exchange(proven_, true)) return true;
+    const v1::Register& claim = incoming_.register_();
+    const std::string proof = RankProof(
+        options_->secret, nonce_, {claim.group(), claim.rank(), claim.world_size(), claim.fingerprint()});
+    return EqualInConstantTime(proof, claim.proof());
+  }
+
   // The first reason counts; a later call can still turn a flush into a cut.
   void EndWith(absl::Status reason, bool flush) {
     {
@@ -105,6 +133,7 @@ class GrpcRankLink final : public RankLink,
   // Starts the next write, or finishes. Whoever sets writing_ or finished_ is alone until gRPC answers.
   void Pump() {
     bool finish = false;
+    grpc::Status status;
     {
       const std::lock_guard<std::mutex> lock(mu_);
       if (writing_ || finished_) return;
@@ -115,19 +144,24 @@ class GrpcRankLink final : public RankLink,
       } else if (closing_) {
         finished_ = true;
         finish = true;
+        // Other reasons are told by messages, or nobody hears them.
+        if (absl::IsUnauthenticated(reason_)) status = ToGrpcStatus(reason_);
       } else {
         return;
       }
     }
     if (finish) {
-      Finish(grpc::Status::OK);
+      Finish(status);
     } else {
       StartWrite(&write_);
     }
   }
 
+  const WorkerServiceOptions* const options_;
   RankLinkHandler* const handler_;
-  v1::ConnectRequest incoming_;  // belongs to the outstanding read
+  std::string nonce_;            // constant once the stream has begun
+  bool proven_ = false;          // belongs to the outstanding read
+  v1::ConnectRequest incoming_;  // likewise
   std::shared_ptr<GrpcRankLink> self_;
   std::mutex mu_;  // guards everything below
   grpc::CallbackServerContext* context_;
@@ -141,23 +175,23 @@ class GrpcRankLink final : public RankLink,
 
 class WorkerService final : public v1::WorkerService::CallbackService {
  public:
-  explicit WorkerService(RankLinkHandler* handler) : handler_(handler) {}
+  explicit WorkerService(WorkerServiceOptions options) : options_(std::move(options)) {}
 
   grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* Connect(
       grpc::CallbackServerContext* context) override {
-    auto link = std::make_shared<GrpcRankLink>(handler_, context);
+    auto link = std::make_shared<GrpcRankLink>(&options_, context);
     link->Begin();
     return link.get();
   }
 
  private:
-  RankLinkHandler* const handler_;
+  const WorkerServiceOptions options_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeWorkerService(RankLinkHandler* handler) {
-  return std::make_unique<WorkerService>(handler);
+std::unique_ptr<grpc::Service> MakeWorkerService(WorkerServiceOptions options) {
+  return std::make_unique<WorkerService>(std::move(options));
 }
 
 }  // namespace lancet

@@ -2,7 +2,10 @@
 // over and returns.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "coordinator/group/rank_link.h"
 
@@ -12,7 +15,14 @@ class Service;
 
 namespace lancet {
 
-// `handler` outlives the service.
-std::unique_ptr<grpc::Service> MakeWorkerService(RankLinkHandler* handler);
+struct WorkerServiceOptions {
+  RankLinkHandler* handler = nullptr;  // outlives the service
+  // What ranks prove to know before anything they say is heeded (common/rank_proof.h); empty: nothing.
+  std::string secret;
+  std::function<uint64_t()> random;  // for nonces; unpredictable and thread-safe
+  std::function<void()> on_refused;  // of a rank without a valid proof; may be null
+};
+
+std::unique_ptr<grpc::Service> MakeWorkerService(WorkerServiceOptions options);
 
 }  // namespace lancet

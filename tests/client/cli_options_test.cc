@@ -75,9 +75,35 @@ TEST(CliOptionsTest, ReadsEveryFlagInEitherForm) {
   EXPECT_EQ(options.request.priority, RequestPriority::kHigh);
   EXPECT_EQ(options.request.timeout, absl::Seconds(90));
   EXPECT_EQ(options.out_dir, "there");
-  EXPECT_EQ(options.server, "unix:/x");
+  EXPECT_EQ(options.client.server, "unix:/x");
   EXPECT_TRUE(options.quiet);
   EXPECT_TRUE(options.json);
+}
+
+TEST(CliOptionsTest, ConnectionsAreSaidAlikeForEveryCommand) {
+  for (const char* command : {"info", "status", "watch"}) {
+    const CliOptions options =
+        Parsed({command, "--endpoint=h:1", "--tls", "--tls_ca", "ca.pem", "--tls_cert=c.pem",
+                "--tls_key=k.pem", "--tls_server_name", "name", "--token_file=t"});
+    EXPECT_EQ(options.client.server, "h:1");
+    EXPECT_TRUE(options.client.tls);
+    EXPECT_EQ(options.client.tls_files.ca, "ca.pem");
+    EXPECT_EQ(options.client.tls_files.cert, "c.pem");
+    EXPECT_EQ(options.client.tls_files.key, "k.pem");
+    EXPECT_EQ(options.client.tls_server_name, "name");
+    EXPECT_EQ(options.token_path, "t");
+    EXPECT_EQ(options.client.token, "");  // not read here
+  }
+}
+
+TEST(CliOptionsTest, WatchHasItsOwnFlags) {
+  const CliOptions options = Parsed({"watch", "--interval=500ms", "--count=3"});
+  EXPECT_EQ(options.command, CliCommand::kWatch);
+  EXPECT_EQ(options.interval, absl::Milliseconds(500));
+  EXPECT_EQ(options.count, 3);
+  EXPECT_FALSE(ParseCliArguments({"watch", "--interval=1ms"}).ok());
+  EXPECT_FALSE(ParseCliArguments({"watch", "--count=-1"}).ok());
+  EXPECT_FALSE(ParseCliArguments({"status", "--count=1"}).ok());
 }
 
 TEST(CliOptionsTest, BareTimeoutIsInSeconds) {

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "client/channel.h"
 #include "common/status_macros.h"
 #include "tests/integration/await_condition.h"
 
@@ -26,8 +27,10 @@ constexpr std::chrono::seconds kHealthTimeout{5};
 constexpr char kCoordinator[] = LANCET_BIN_DIR "/lancet-coordinator";
 constexpr char kWorker[] = LANCET_BIN_DIR "/lancet-worker";
 
-Health CheckHealth(const std::string& address) {
-  grpc::GenericStub stub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+Health CheckHealth(const ClientOptions& options) {
+  const auto channel = MakeChannel(options, {});
+  if (!channel.ok()) return Health::kUnreachable;
+  grpc::GenericStub stub(*channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kHealthTimeout);
   grpc::CompletionQueue queue;
@@ -99,7 +102,7 @@ absl::Status Cluster::Begin() {
     }
     LANCET_RETURN_IF_ERROR(StartWorker(worker));
   }
-  LANCET_ASSIGN_OR_RETURN(client_, GenerationClient::Create({.server = address_}));
+  LANCET_ASSIGN_OR_RETURN(client_, GenerationClient::Create(client_options()));
   return AwaitHealth(Health::kServing);
 }
 
@@ -117,6 +120,7 @@ absl::Status Cluster::StartCoordinator() {
   if (!there || !(file >> public_port_ >> worker_port_)) {
     return absl::UnavailableError("the coordinator did not say its ports");
   }
+  if (!(file >> metrics_port_)) metrics_port_ = 0;
   address_ = absl::StrCat("127.0.0.1:", public_port_);
   return absl::OkStatus();
 }
@@ -139,7 +143,13 @@ absl::Status Cluster::StartWorker(int worker) {
 
 std::string Cluster::worker_address() const { return absl::StrCat("127.0.0.1:", worker_port_); }
 
-Health Cluster::GetHealth() const { return CheckHealth(address_); }
+Health Cluster::GetHealth() const { return CheckHealth(client_options()); }
+
+ClientOptions Cluster::client_options() const {
+  ClientOptions options = options_.client;
+  options.server = address_;
+  return options;
+}
 
 absl::Status Cluster::AwaitHealth(Health health, absl::Duration timeout) const {
   if (AwaitCondition([&] { return GetHealth() == health; }, timeout)) return absl::OkStatus();

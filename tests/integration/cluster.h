@@ -26,6 +26,7 @@ struct ClusterOptions {
   bool relayed = false;  // every rank reaches the coordinator through a link that can be cut
   std::vector<std::string> coordinator_flags = {};
   std::vector<std::string> worker_flags = {};  // "{rank}" in them stands for the rank
+  ClientOptions client = {};                   // how to come in; its server is filled in
 };
 
 // The nano model of the test data with a card that saves fitting preview colours at every start: a step takes
@@ -45,7 +46,10 @@ class Cluster {
 
   GenerationClient& client() { return *client_; }
   const std::string& address() const { return address_; }
-  std::string worker_address() const;  // where ranks dial
+  // To reach it in the same way.
+  ClientOptions client_options() const;
+  std::string worker_address() const;                 // where ranks dial
+  int metrics_port() const { return metrics_port_; }  // 0 without --metrics_listen
   Process& coordinator() { return *coordinator_; }
   // Ranks count on over the groups: rank r of group g is worker g * world_size + r.
   Process& worker(int worker) { return *workers_[worker]; }
@@ -75,6 +79,7 @@ class Cluster {
   const std::string dir_;
   int public_port_ = 0;
   int worker_port_ = 0;
+  int metrics_port_ = 0;
   std::string address_;
   std::unique_ptr<Process> coordinator_;
   std::vector<std::unique_ptr<Relay>> relays_;

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "common/rank_proof.h"
 #include "gtest/gtest.h"
 #include "lancet/v1/worker.grpc.pb.h"
 
@@ -17,6 +18,10 @@ namespace lancet {
 namespace {
 
 constexpr std::chrono::seconds kDeadline{30};
+
+GrpcConnectorOptions OptionsFor(const std::string& address) {
+  return {.address = address, .tls = false, .tls_files = {}, .server_name = "", .secret = ""};
+}
 
 class RecordingHandler final : public CoordinatorStreamHandler {
  public:
@@ -66,7 +71,11 @@ class Server final : public v1::WorkerService::Service {
     server_ = builder.BuildAndStart();
   }
   ~Server() override { server_->Shutdown(std::chrono::system_clock::now() + kDeadline); }
-  grpc::Status Connect(grpc::ServerContext*, ServerStream* stream) override { return behaviour_(stream); }
+  grpc::Status Connect(grpc::ServerContext* context, ServerStream* stream) override {
+    if (!nonce.empty()) context->AddInitialMetadata(kRankNonceKey, nonce);
+    return behaviour_(stream);
+  }
+  std::string nonce;  // set before the first stream
   std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
 
  private:
@@ -88,7 +97,7 @@ TEST(GrpcCoordinatorStreamTest, CarriesMessagesBothWaysAndSaysGoodbye) {
     return grpc::Status::OK;
   });
   RecordingHandler handler;
-  const auto connector = MakeGrpcConnector(server.address());
+  const auto connector = *MakeGrpcConnector(OptionsFor(server.address()));
   auto stream = connector->Connect(&handler);
   ASSERT_TRUE(stream.ok());
   EXPECT_EQ((*stream)->Send(PongMessage{1}).code(), absl::StatusCode::kUnavailable);  // not started
@@ -107,10 +116,66 @@ TEST(GrpcCoordinatorStreamTest, CarriesMessagesBothWaysAndSaysGoodbye) {
   EXPECT_EQ((*stream)->Send(PongMessage{1}).code(), absl::StatusCode::kUnavailable);
 }
 
+TEST(GrpcCoordinatorStreamTest, ProvesTheSecretForTheStreamsNonce) {
+  std::vector<v1::ConnectRequest> received;
+  Server server([&](Server::ServerStream* stream) {
+    stream->SendInitialMetadata();
+    v1::ConnectRequest request;
+    while (stream->Read(&request)) {
+      received.push_back(request);
+      v1::ConnectResponse response;
+      response.mutable_ping()->set_id(received.size());
+      stream->Write(response);
+    }
+    return grpc::Status::OK;
+  });
+  server.nonce = "a nonce";
+  GrpcConnectorOptions options = OptionsFor(server.address());
+  options.secret = "sixteen bytes or more";
+  RecordingHandler handler;
+  const auto connector = *MakeGrpcConnector(options);
+  auto stream = connector->Connect(&handler);
+  ASSERT_TRUE(stream.ok());
+  (*stream)->Start();
+  RegisterMessage claim;
+  claim.group = "g";
+  claim.rank = 1;
+  claim.world_size = 2;
+  claim.fingerprint = "f00d";
+  EXPECT_TRUE((*stream)->Send(claim).ok());
+  EXPECT_TRUE((*stream)->Send(PongMessage{6}).ok());
+  ASSERT_TRUE(handler.AwaitMessages(2));
+  (*stream)->Close(absl::Seconds(30));
+  ASSERT_EQ(received.size(), 2u);
+  EXPECT_EQ(received[0].register_().proof(), RankProof(options.secret, "a nonce", {"g", 1, 2, "f00d"}));
+  EXPECT_EQ(received[1].pong().id(), 6u);
+}
+
+TEST(GrpcCoordinatorStreamTest, ServesACoordinatorThatAsksForNoSecret) {
+  std::vector<v1::ConnectRequest> received;
+  Server server([&](Server::ServerStream* stream) {
+    stream->SendInitialMetadata();
+    v1::ConnectRequest request;
+    while (stream->Read(&request)) received.push_back(request);
+    return grpc::Status::OK;
+  });
+  GrpcConnectorOptions options = OptionsFor(server.address());
+  options.secret = "sixteen bytes or more";
+  RecordingHandler handler;
+  const auto connector = *MakeGrpcConnector(options);
+  auto stream = connector->Connect(&handler);
+  ASSERT_TRUE(stream.ok());
+  (*stream)->Start();
+  EXPECT_TRUE((*stream)->Send(RegisterMessage{}).ok());
+  (*stream)->Close(absl::Seconds(30));
+  ASSERT_EQ(received.size(), 1u);
+  EXPECT_EQ(received[0].register_().proof(), "");
+}
+
 TEST(GrpcCoordinatorStreamTest, ReportsWhyTheServerEndedTheStream) {
   Server server([](Server::ServerStream*) { return grpc::Status(grpc::StatusCode::ABORTED, "go away"); });
   RecordingHandler handler;
-  const auto connector = MakeGrpcConnector(server.address());
+  const auto connector = *MakeGrpcConnector(OptionsFor(server.address()));
   auto stream = connector->Connect(&handler);
   ASSERT_TRUE(stream.ok());
   (*stream)->Start();
@@ -129,7 +194,7 @@ TEST(GrpcCoordinatorStreamTest, CutsAServerThatDoesNotAnswer) {
     return grpc::Status::OK;
   });
   RecordingHandler handler;
-  const auto connector = MakeGrpcConnector(server.address());
+  const auto connector = *MakeGrpcConnector(OptionsFor(server.address()));
   auto stream = connector->Connect(&handler);
   ASSERT_TRUE(stream.ok());
   (*stream)->Start();
@@ -145,7 +210,7 @@ TEST(GrpcCoordinatorStreamTest, NobodyThereIsUnavailable) {
     address = server.address();
   }
   RecordingHandler handler;
-  const auto connector = MakeGrpcConnector(address);
+  const auto connector = *MakeGrpcConnector(OptionsFor(address));
   auto stream = connector->Connect(&handler);
   ASSERT_TRUE(stream.ok());
   (*stream)->Start();
@@ -162,7 +227,7 @@ TEST(GrpcCoordinatorStreamTest, SenselessMessageEndsTheStream) {
     return grpc::Status::OK;
   });
   RecordingHandler handler;
-  const auto connector = MakeGrpcConnector(server.address());
+  const auto connector = *MakeGrpcConnector(OptionsFor(server.address()));
   auto stream = connector->Connect(&handler);
   ASSERT_TRUE(stream.ok());
   (*stream)->Start();

@@ -255,12 +255,12 @@ TEST_F(ServerTest, AnAddressThatIsTakenIsNamed) {
 
 TEST(WritePortFileTest, WritesBothPortsOrSaysWhyNot) {
   const std::string path = ::testing::TempDir() + "/ports";
-  ASSERT_TRUE(WritePortFile(path, 12, 34).ok());
+  ASSERT_TRUE(WritePortFile(path, {12, 34}).ok());
   std::stringstream text;
   text << std::ifstream(path).rdbuf();
   EXPECT_EQ(text.str(), "12 34\n");
   std::remove(path.c_str());
-  EXPECT_THAT(std::string(WritePortFile("/nowhere/ports", 1, 2).message()), HasSubstr("/nowhere/ports"));
+  EXPECT_THAT(std::string(WritePortFile("/nowhere/ports", {1, 2}).message()), HasSubstr("/nowhere/ports"));
 }
 
 }  // namespace

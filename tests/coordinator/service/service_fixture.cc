@@ -254,6 +254,7 @@ void ServiceFixture::StartServer() {
     ready_ = serving;
     ready_changed_.notify_all();
   };
+  dispatch.core.observer = observer;
   if (adjust != nullptr) adjust(dispatch);
   dispatcher_ = std::make_unique<Dispatcher>(std::move(dispatch));
 
@@ -279,7 +280,13 @@ void ServiceFixture::StartServer() {
   services.image_pool = image_pool_.get();
   services.readiness = &readiness_;
   services.clock = &clock_;
+  services.observer = observer;
+  auto access = AccessControl::Create(token_file);
+  ASSERT_TRUE(access.ok()) << access.status();
+  access_ = *std::move(access);
+  services.access = access_.get();
   service.random = [next = std::make_shared<std::atomic<uint64_t>>(1)] { return (*next)++; };
+  if (adjust_server != nullptr) adjust_server(options);
   auto server = CoordinatorServer::Create(std::move(options));
   ASSERT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);

@@ -100,6 +100,9 @@ class ServiceFixture : public ::testing::Test {
   // Before StartServer: changes what is not default.
   std::function<void(Dispatcher::Options&)> adjust;
   bool has_vision = true;
+  ServiceObserver* observer = nullptr;
+  std::string token_file;
+  std::function<void(CoordinatorServer::Options&)> adjust_server;
 
   void StartServer();
   // Two ranks; returns when the server is ready.
@@ -133,6 +136,7 @@ class ServiceFixture : public ::testing::Test {
   const std::unique_ptr<Tokenizer> tokenizer_ = ByteTokenizer();
   std::unique_ptr<TaskRunner> admission_pool_;
   std::unique_ptr<TaskRunner> image_pool_;
+  std::unique_ptr<AccessControl> access_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<CoordinatorServer> server_;
   std::map<int, std::unique_ptr<FakeRank>> ranks_;

@@ -1,0 +1,120 @@
+#include "bench/guard_overhead.h"
+
+#include <httplib.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/generation_client.h"
+#include "common/host_port.h"
+#include "common/status_macros.h"
+
+namespace lancet {
+namespace {
+
+double Quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[std::lround(q * static_cast<double>(values.size() - 1))];
+}
+
+// When the first and the last step were reported.
+class StepTimes final : public GenerationObserver {
+ public:
+  void OnProgress(const ProgressInfo& progress) override {
+    last_ = absl::Now();
+    last_step_ = progress.step;
+    if (first_step_ == 0) {
+      first_ = last_;
+      first_step_ = last_step_;
+    }
+  }
+  absl::StatusOr<double> MillisecondsAStep() const {
+    if (last_step_ <= first_step_)
+      return absl::FailedPreconditionError("a picture without two reported steps");
+    return absl::ToDoubleMilliseconds(last_ - first_) / (last_step_ - first_step_);
+  }
+
+ private:
+  absl::Time first_, last_;
+  int first_step_ = 0;
+  int last_step_ = 0;
+};
+
+absl::StatusOr<double> StepMilliseconds(GenerationClient& client, const GuardOverheadOptions& options,
+                                        int round, bool traced) {
+  GenerationRequest request;
+  request.prompt = "a red apple next to a cup of coffee";
+  request.size = {options.side, options.side};
+  request.num_steps = options.steps;
+  request.seed = static_cast<uint64_t>(round);
+  if (traced) request.traceparent = absl::StrCat("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  StepTimes times;
+  LANCET_RETURN_IF_ERROR(client.Generate(request, &times, nullptr).status());
+  return times.MillisecondsAStep();
+}
+
+// Asks for metrics as long as it lives.
+class Scraper {
+ public:
+  explicit Scraper(const HostPort& address)
+      : thread_([this, address] {
+          httplib::Client client(address.host, address.port);
+          while (!stop_) {
+            if (httplib::Result answer = client.Get("/metrics"); answer && answer->status == 200) ++scrapes_;
+            absl::SleepFor(absl::Milliseconds(100));
+          }
+        }) {}
+  ~Scraper() {
+    stop_ = true;
+    thread_.join();
+  }
+  int scrapes() const { return scrapes_; }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::atomic<int> scrapes_{0};
+  std::thread thread_;
+};
+
+}  // namespace
+
+absl::StatusOr<GuardOverhead> MeasureGuardOverhead(const GuardOverheadOptions& options) {
+  LANCET_ASSIGN_OR_RETURN(const HostPort metrics, ParseHostPort(options.metrics));
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<GenerationClient> plain,
+                          GenerationClient::Create(options.plain));
+  LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<GenerationClient> guarded,
+                          GenerationClient::Create(options.guarded));
+  std::vector<double> plain_ms, guarded_ms, ratios;
+  // The first round warms both up and does not count.
+  for (int round = 0; round <= options.rounds; ++round) {
+    double a = 0;
+    double b = 0;
+    // Who goes first changes, as the machine's clock may drift within a round.
+    for (const bool with_guards : {round % 2 == 0, round % 2 != 0}) {
+      if (with_guards) {
+        Scraper scraper(metrics);
+        LANCET_ASSIGN_OR_RETURN(b, StepMilliseconds(*guarded, options, round, true));
+        if (scraper.scrapes() == 0) {
+          return absl::UnavailableError(absl::StrCat("no metrics at ", options.metrics));
+        }
+      } else {
+        LANCET_ASSIGN_OR_RETURN(a, StepMilliseconds(*plain, options, round, false));
+      }
+    }
+    if (round == 0) continue;
+    plain_ms.push_back(a);
+    guarded_ms.push_back(b);
+    ratios.push_back(b / a);
+  }
+  return GuardOverhead{Quantile(plain_ms, 0.5), Quantile(guarded_ms, 0.5), Quantile(ratios, 0.5),
+                       Quantile(ratios, 0.25), Quantile(ratios, 0.75)};
+}
+
+}  // namespace lancet
