@@ -115,6 +115,7 @@ TEST_F(AccessTest, RanksProveThatTheyKnowTheSecret) {
   std::atomic<int> refused{0};
   adjust_server = [&refused](CoordinatorServer::Options& options) {
     options.worker_secret = kSecret;
+    options.introspection = false;  // it would stay on for the tests after this one
     options.on_rank_refused = [&refused] { ++refused; };
   };
   StartServer();
