@@ -5,10 +5,11 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: scripts/setup.sh [--lint] [--fuzz] [--help]
+usage: scripts/setup.sh [--lint] [--fuzz] [--monitors] [--help]
 
   --lint   also the tools of tools/check.sh (clang-format, clang-tidy, shellcheck)
   --fuzz   also what the fuzz targets need (clang and its sanitizers)
+  --monitors  also Prometheus, for the test of the alert rules; where systemd runs, its package starts a service
 
 Runs apt-get as root, or through sudo. Where neither works it prints the command to run and exits with 1.
 END
@@ -33,6 +34,7 @@ while [[ $# -gt 0 ]]; do
   case "$1" in
     --lint) packages+=("${lint_packages[@]}") ;;
     --fuzz) fuzz=true; packages+=(clang) ;;
+    --monitors) packages+=(prometheus) ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac

@@ -80,9 +80,9 @@ cuda_build() {
 }
 
 if [[ $quick == true ]]; then
-  scripts/setup.sh
+  scripts/setup.sh --monitors
 else
-  scripts/setup.sh --fuzz
+  scripts/setup.sh --fuzz --monitors
 fi
 
 if stage "release build" configure_and_build release all all_verify_interface_header_sets; then
