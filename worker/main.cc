@@ -369,21 +369,20 @@ int Run(const Settings& settings, SignalThread& signals) {
       static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())) ^ static_cast<uint64_t>(getpid());
   const absl::StatusOr<std::unique_ptr<lancet::CoordinatorConnector>> connector =
       lancet::MakeGrpcConnector(settings.coordinator);
-  absl::StatusOr<std::unique_ptr<lancet::Session>> session = connector.status();
-  if (connector.ok()) {
-    session =
-        lancet::Session::Create(options, connector->get(),
-                                [&](const lancet::FormMessage& form, const std::function<bool()>& cancelled) {
-                                  return JoinGroup(settings.engine, loaded->collective_capacity,
-                                                   settings.listener.get(), form, cancelled);
-                                });
-  }
-  if (!session.ok()) {
+  const auto give_up = [&](const absl::Status& reason) {
     session_promise.set_value(nullptr);
     engine_thread.join();
-    LogError("cannot start", {{"reason", session.status().message()}});
+    LogError("cannot start", {{"reason", reason.message()}});
     return kExitFailed;
-  }
+  };
+  if (!connector.ok()) return give_up(connector.status());
+  absl::StatusOr<std::unique_ptr<lancet::Session>> session =
+      lancet::Session::Create(options, connector->get(),
+                              [&](const lancet::FormMessage& form, const std::function<bool()>& cancelled) {
+                                return JoinGroup(settings.engine, loaded->collective_capacity,
+                                                 settings.listener.get(), form, cancelled);
+                              });
+  if (!session.ok()) return give_up(session.status());
   signals.SetSession(session->get());
   session_promise.set_value(session->get());
   LogInfo("dialling the coordinator", {{"address", settings.coordinator.address}, {"group", settings.group}});

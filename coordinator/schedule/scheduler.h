@@ -52,7 +52,6 @@ absl::Status CheckFits(const RequestShape& shape, const GroupLimits& limits);
 
 struct Iteration {
   std::vector<Work> work;        // empty if everything was handed out already
-  int64_t rows = 0;              // packed rows of it
   bool tokens_left_out = false;  // for GroupState of the next one
   int64_t rows = 0;              // packed
 };
