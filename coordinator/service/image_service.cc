@@ -31,6 +31,8 @@ StreamMethod MakeMethod(const ServiceOptions* options, RequestTask task, TaskRun
   method.task = task;
   method.dispatcher = options->dispatcher;
   method.observer = options->observer != nullptr ? options->observer : NoObserver();
+  method.access = options->access;
+  method.max_queue = options->intake.info.max_queue;
   method.random = options->intake.random;
   method.pool = pool;
   method.clock = options->clock;

@@ -43,6 +43,7 @@ class TlsTest : public ::testing::Test {
   void StartServer(const TlsFiles& files) {
     const auto credentials = MakeTlsServerCredentials(files);
     ASSERT_TRUE(credentials.ok()) << credentials.status();
+    grpc::EnableDefaultHealthCheckService(true);  // a server must have some service
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", *credentials, &port_);
     server_ = builder.BuildAndStart();
