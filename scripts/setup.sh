@@ -5,11 +5,12 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: scripts/setup.sh [--lint] [--fuzz] [--monitors] [--help]
+usage: scripts/setup.sh [--lint] [--fuzz] [--monitors] [--k8s] [--help]
 
   --lint   also the tools of tools/check.sh (clang-format, clang-tidy, shellcheck)
   --fuzz   also what the fuzz targets need (clang and its sanitizers)
   --monitors  also Prometheus, for the test of the alert rules; where systemd runs, its package starts a service
+  --k8s    also what the tests of k8s/ need (kubectl, if there is none, and Python's YAML and JSON schema modules)
 
 Runs apt-get as root, or through sudo. Where neither works it prints the command to run and exits with 1.
 END
@@ -29,12 +30,14 @@ packages=(
 )
 lint_packages=(clang clang-format clang-tidy shellcheck)
 fuzz=false
+k8s=false
 
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --lint) packages+=("${lint_packages[@]}") ;;
     --fuzz) fuzz=true; packages+=(clang) ;;
     --monitors) packages+=(prometheus) ;;
+    --k8s) packages+=(python3-yaml python3-jsonschema iproute2 curl); k8s=true ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac
@@ -57,6 +60,9 @@ if [[ $fuzz == true ]]; then
   runtime=$(clang_runtime || true)
   if [[ -n $runtime ]]; then packages+=("$runtime"); fi
 fi
+
+# Whoever has kubectl has one that fits their cluster.
+if [[ $k8s == true ]] && ! command -v kubectl >/dev/null; then packages+=(kubernetes-client); fi
 
 missing=()
 for package in "${packages[@]}"; do

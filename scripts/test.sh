@@ -80,9 +80,9 @@ cuda_build() {
 }
 
 if [[ $quick == true ]]; then
-  scripts/setup.sh --monitors
+  scripts/setup.sh --monitors --k8s
 else
-  scripts/setup.sh --fuzz --monitors
+  scripts/setup.sh --fuzz --monitors --k8s
 fi
 
 if stage "release build" configure_and_build release all all_verify_interface_header_sets; then
