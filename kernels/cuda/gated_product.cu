@@ -53,11 +53,13 @@ struct TileOrder {
 #endif
 };
 
+#ifdef LANCET_HAS_GATED_PRODUCT
 // Trades `low` of the upper lane for `high` of the lower one, `distance` lanes apart.
 __device__ __forceinline__ void Exchange(uint32_t& low, uint32_t& high, int distance, bool upper) {
   const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? low : high, distance);
   (upper ? low : high) = got;
 }
+#endif
 
 // What E4M3 operands are multiplied with afterwards; null for bf16.
 struct Factors {
