@@ -30,6 +30,10 @@ constexpr int kStageBytes = kXBytes + kWBytes;
 constexpr int kSharedBytes = 1024 + kStages * kStageBytes + 2 * kStages * 8;
 static_assert(kGateUpTurn == 8);
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define LANCET_HAS_GATED_PRODUCT 1
+#endif
+
 // In which order tiles are taken: pairs of token tiles are the fast index within groups of pairs, so that
 // what runs at a time shares tiles of either operand in the L2 cache.
 struct TileOrder {
@@ -37,6 +41,7 @@ struct TileOrder {
   int group;  // pairs in a group; the last may have fewer
   int row_tiles;
 
+#ifdef LANCET_HAS_GATED_PRODUCT
   __device__ __forceinline__ void Locate(int number, int* pair, int* row_tile) const {
     const int per_group = group * row_tiles;
     const int first = number / per_group * group;
@@ -45,17 +50,16 @@ struct TileOrder {
     *pair = first + within % size;
     *row_tile = within / size;
   }
+#endif
 };
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define LANCET_HAS_GATED_PRODUCT 1
-#endif
-
+#ifdef LANCET_HAS_GATED_PRODUCT
 // Trades `low` of the upper lane for `high` of the lower one, `distance` lanes apart.
 __device__ __forceinline__ void Exchange(uint32_t& low, uint32_t& high, int distance, bool upper) {
   const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? low : high, distance);
   (upper ? low : high) = got;
 }
+#endif
 
 // What E4M3 operands are multiplied with afterwards; null for bf16.
 struct Factors {
