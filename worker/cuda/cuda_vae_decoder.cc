@@ -40,8 +40,15 @@ absl::StatusOr<std::unique_ptr<CudaVaeDecoder>> CudaVaeDecoder::Load(const CudaC
     const std::string prefix = absl::StrCat("decoder.upsamples.", index, ".upsamples.");
     LANCET_ASSIGN_OR_RETURN(CudaVaeStage stage,
                             loader.Stage(prefix, kBlocks, width, /*out=*/0, index < 2 ? 2 : 1));
+    const int64_t in = width;
     width = stage.out();
     if (index + 1 < kStages) {
+      if (4 * stage.frame_factor * width % in != 0) {
+        return absl::InvalidArgumentError(absl::StrCat(vae.path(), ": decoder stage ", index, " goes from ",
+                                                       in, " to ", width, " channels; its shortcut needs ",
+                                                       4 * stage.frame_factor,
+                                                       " times the latter to be a multiple of the former"));
+      }
       LANCET_ASSIGN_OR_RETURN(stage.resample, loader.Conv(prefix + "3.resample.1", 3, width, width));
     }
     decoder->stages_.push_back(std::move(stage));
