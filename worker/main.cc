@@ -247,8 +247,8 @@ absl::StatusOr<Settings> ReadFlags() {
 }
 
 // "cpu avx512_bf16 w4a16": what ranks say that compute alike, to the bit. Threads change nothing.
-std::string Numerics(const std::string& device) {
-  return absl::StrCat(device.substr(0, device.find(',')), " ", absl::GetFlag(FLAGS_linear_mode));
+std::string Numerics(const std::string& device, const lancet::LinearPolicy& linears) {
+  return absl::StrCat(device.substr(0, device.find(',')), " ", linears.Numerics());
 }
 
 absl::StatusOr<std::unique_ptr<lancet::Collective>> JoinGroup(const lancet::EngineOptions& options,
@@ -321,6 +321,12 @@ int Run(const Settings& settings, SignalThread& signals) {
     return kExitCheckpoint;
   }
   const std::string fingerprint = (*checkpoint)->fingerprint();
+  const absl::StatusOr<lancet::LinearPolicy> linears =
+      lancet::LinearPolicy::Create(**checkpoint, settings.engine.linears);
+  if (!linears.ok()) {
+    LogError("cannot build the engine", {{"reason", linears.status().message()}});
+    return kExitFailed;
+  }
 
   // The engine lives on one thread, which lowers its own priority; this one and gRPC's keep theirs.
   std::promise<absl::StatusOr<Loaded>> loaded_promise;
@@ -355,7 +361,7 @@ int Run(const Settings& settings, SignalThread& signals) {
   options.registration.world_size = settings.engine.world_size;
   options.registration.fingerprint = fingerprint;
   options.registration.device = loaded->device;
-  options.registration.numerics = Numerics(loaded->device);
+  options.registration.numerics = Numerics(loaded->device, *linears);
   options.registration.host = settings.host;
   if (settings.listener != nullptr) options.registration.collective_address = settings.listener->address();
   options.registration.max_latents = settings.engine.max_latents;

@@ -28,7 +28,11 @@ constexpr int kFaults = 60;
 constexpr absl::Duration kLongestPeace = absl::Milliseconds(1500);
 // 5 s for what is noticed late, the hang itself, processes that start on a busy machine, and further faults
 // that fall into the same pause.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr absl::Duration kLongestSilence = absl::Seconds(90);
+#else
 constexpr absl::Duration kLongestSilence = absl::Seconds(15);
+#endif
 constexpr absl::Duration kSilenceToTell = absl::Seconds(5);
 // What a process may grow by between the first quarter and the end, KiB.
 constexpr int64_t kGrowthKib = 64 << 10;

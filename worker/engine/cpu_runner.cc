@@ -189,7 +189,11 @@ CpuRunner::Placed CpuRunner::Place(const PassItem& item, Pass& pass) const {
       for (KvCache* cache : caches) {
         switch (block.kind) {
           case PrefixKind::kText:
-            pass.AddText(cache, block.positions, item.work.begin, placed.rows);
+            if (block.answered) {
+              pass.AddAnswered(cache, block.positions, item.work.begin, placed.rows);
+            } else {
+              pass.AddText(cache, block.positions, item.work.begin, placed.rows);
+            }
             break;
           case PrefixKind::kVision:
             pass.AddVision(cache, block.positions);

@@ -1,6 +1,7 @@
 #include "worker/loader/linear_policy.h"
 
 #include <algorithm>
+#include <bit>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -111,6 +112,22 @@ float LinearPolicy::ActivationFactor(absl::Span<const std::string> bases) const 
     if (found != factors_.end()) largest = std::max(largest, found->second);
   }
   return largest > 0.0f ? largest : 1.0f;
+}
+
+std::string LinearPolicy::Numerics() const {
+  std::vector<std::string> parts(bf16_.begin(), bf16_.end());
+  for (const auto& [name, factor] : factors_) {
+    parts.push_back(absl::StrCat(name, "=", absl::Hex(std::bit_cast<uint32_t>(factor))));
+  }
+  if (mode_ == LinearMode::kW4A16 || parts.empty()) return std::string(LinearModeName(mode_));
+  std::sort(parts.begin(), parts.end());
+  // FNV-1a: the same in every process.
+  uint64_t digest = 0xcbf29ce484222325u;
+  for (const std::string& part : parts) {
+    for (const char c : part) digest = (digest ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+    digest = (digest ^ 0xff) * 0x100000001b3u;
+  }
+  return absl::StrCat(LinearModeName(mode_), " ", absl::Hex(digest, absl::kZeroPad16));
 }
 
 LinearChoice LinearPolicy::ChoiceOf(absl::Span<const std::string> bases) const {

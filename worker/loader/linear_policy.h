@@ -54,6 +54,8 @@ class LinearPolicy {
   // Of one product. Linears with the same input are multiplied together (q, k and v; gate and up): if one of
   // them stays in kW4A16, so do the others, and the largest of their factors counts.
   LinearChoice ChoiceOf(absl::Span<const std::string> bases) const;
+  // "w4a16"; what else changes results is behind it as a digest: "w4a4 1f0c...". Equal policies say the same.
+  std::string Numerics() const;
   bool StaysBf16(absl::Span<const std::string> bases) const;  // by a pattern
   float ActivationFactor(absl::Span<const std::string> bases) const;
 

@@ -1,5 +1,7 @@
 #include "worker/model/pass.h"
 
+#include <algorithm>
+
 namespace lancet {
 
 PassBlock& Pass::AddBlock(KvCache* cache, bool append, bool causal) {
@@ -32,6 +34,11 @@ void Pass::AddText(KvCache* cache, const Positions& positions, int64_t begin, in
   for (int64_t i = begin; i < begin + count; ++i) {
     AddRow(/*gen=*/false, /*wide=*/false, positions.t[i], positions.h[i], positions.w[i]);
   }
+}
+
+void Pass::AddAnswered(KvCache* cache, const Positions& positions, int64_t begin, int64_t count) {
+  AddText(cache, positions, begin, count);
+  std::fill_n(und_.single.end() - count, count, uint8_t{1});
 }
 
 void Pass::AddVision(KvCache* cache, const Positions& positions) {

@@ -26,6 +26,8 @@ class Pass {
   void AddAnswer(KvCache* cache, int32_t position);
   // Rows [begin, begin + count) of a run of text tokens, all und, causal, cached.
   void AddText(KvCache* cache, const Positions& positions, int64_t begin, int64_t count);
+  // Likewise of what was fed for tokens of an answer: single rows.
+  void AddAnswered(KvCache* cache, const Positions& positions, int64_t begin, int64_t count);
   // A start marker, features of a picture and an end marker: all und, all see each other, cached.
   void AddVision(KvCache* cache, const Positions& positions);
   // A start marker (und), latents (gen) and an end marker (und), which all see each other. Cached if they are

@@ -118,6 +118,33 @@ TEST_P(EngineResumeTest, RefusesSnapshotsThatDoNotBelong) {
   EXPECT_THAT(refused(marked), HasSubstr("prefix[2]"));
 }
 
+// There, single rows are multiplied in another way than text.
+TEST(EngineResumeModeTest, AnswersGoOnInEmulatedModes) {
+  const std::unique_ptr<Checkpoint> checkpoint = OpenNano();
+  for (const LinearMode mode : {LinearMode::kW4A8Fp8, LinearMode::kW4A4}) {
+    Group first(*checkpoint, 1, 1, {.mode = mode, .bf16_linears = {}, .activation_factors = {}});
+    Group second(*checkpoint, 1, 1, {.mode = mode, .bf16_linears = {}, .activation_factors = {}});
+    first.Attach();
+    second.Attach();
+    RequestPlan plan = MakeAnswerPlan(1, 11, 0.8f);
+    plan.answer->max_new_tokens = 16;
+    plan.answer->stop_token_id = 321;
+    std::vector<int32_t> tokens;
+    for (const WorkResult& result : first.Run({plan}, {AllWork(plan)})) {
+      if (result.token.has_value()) tokens.push_back(result.token->id);
+    }
+    ASSERT_GE(tokens.size(), 3u);
+    for (const size_t count : {size_t{1}, tokens.size() / 2, tokens.size() - 1}) {
+      const RequestPlan resumed = ResumeAnswer(plan, absl::MakeConstSpan(tokens).first(count));
+      std::vector<int32_t> all(tokens.begin(), tokens.begin() + static_cast<int64_t>(count));
+      for (const WorkResult& result : second.Run({resumed}, {AllWork(resumed)})) {
+        if (result.token.has_value()) all.push_back(result.token->id);
+      }
+      EXPECT_EQ(all, tokens) << LinearModeName(mode) << " behind " << count << " tokens";
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Ranks, EngineResumeTest, ::testing::Values(1, 2));
 
 }  // namespace

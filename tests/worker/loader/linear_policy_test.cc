@@ -80,6 +80,23 @@ TEST_F(LinearPolicyTest, PatternsKeepWholeProductsInBf16) {
   EXPECT_EQ(LinearPolicy().ChoiceOf({attention + "o_proj"}).mode, LinearMode::kW4A16);
 }
 
+TEST_F(LinearPolicyTest, NumericsTellWhatChangesResults) {
+  const auto numerics = [&](LinearMode mode, std::vector<std::string> bf16, const std::string& factors) {
+    return Policy(mode, std::move(bf16), factors).value().Numerics();
+  };
+  EXPECT_EQ(numerics(LinearMode::kW4A16, {"*.down_proj"}, ""), "w4a16");
+  EXPECT_EQ(numerics(LinearMode::kW4A8Fp8, {}, ""), "w4a8_fp8");
+  const std::string plain = numerics(LinearMode::kW4A4, {}, "none");
+  const std::string down = numerics(LinearMode::kW4A4, {"*.down_proj"}, "none");
+  EXPECT_EQ(plain, "w4a4");
+  EXPECT_NE(down, plain);
+  EXPECT_EQ(numerics(LinearMode::kW4A4, {"*.down_proj", "*.down_proj"}, "none"), down);
+  EXPECT_NE(numerics(LinearMode::kW4A4, {"*.o_proj"}, "none"), down);
+  const std::string two = numerics(LinearMode::kW4A4, {}, WriteFactors(2, checkpoint_->fingerprint()));
+  EXPECT_NE(two, plain);
+  EXPECT_NE(numerics(LinearMode::kW4A4, {}, WriteFactors(3, checkpoint_->fingerprint())), two);
+}
+
 TEST_F(LinearPolicyTest, RefusesPatternsThatMatchNothing) {
   for (const LinearMode mode : {LinearMode::kW4A16, LinearMode::kW4A8Fp8, LinearMode::kW4A4}) {
     EXPECT_THAT(
