@@ -70,6 +70,10 @@ StreamCall* StreamCall::Begin(const StreamMethod* method, grpc::CallbackServerCo
   call->stream_->SetWriter(call);
   method->observer->OnReceived(method->task, static_cast<int64_t>(request.Length()));
   CallStatus entered = call->Enter(*context);
+  // A stream that was cancelled before its message came is handed over like one with an empty message.
+  if (entered.status.ok() && context->IsCancelled()) {
+    entered.status = absl::CancelledError("the client went away");
+  }
   if (!entered.status.ok()) {
     call->Reject(std::move(entered));
   } else if (!method->pool->TryPost([call, bytes = request] { call->Admission(bytes); })) {
