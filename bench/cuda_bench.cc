@@ -55,13 +55,13 @@ class Bench {
     std::cout << ctx_.description() << "\n";
     if (what.find('c') != std::string::npos) LANCET_RETURN_IF_ERROR(Copy());
     if (what.find('d') != std::string::npos) {
-      LANCET_RETURN_IF_ERROR(DecodeTrunk(1, 0, /*overlaps=*/false));
-      for (const int64_t prefetch : {0, 300'000, 600'000}) {
-        LANCET_RETURN_IF_ERROR(DecodeTrunk(1, prefetch, /*overlaps=*/true));
+      for (const int tokens : {1, 8}) {
+        for (const cuda::LaunchOverlap overlap :
+             {cuda::LaunchOverlap::kNone, cuda::LaunchOverlap::kOne, cuda::LaunchOverlap::kMany}) {
+          LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 0, overlap));
+        }
+        LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 300'000, cuda::LaunchOverlap::kOne));
       }
-      LANCET_RETURN_IF_ERROR(DecodeTrunk(8, 0, /*overlaps=*/false));
-      for (const int tokens : {2, 4, 8})
-        LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 300'000, /*overlaps=*/true));
     }
     if (what.find('a') != std::string::npos) LANCET_RETURN_IF_ERROR(Attention());
     if (what.find('r') != std::string::npos) LANCET_RETURN_IF_ERROR(RowOps());
@@ -135,7 +135,7 @@ class Bench {
   // A decode step without the model around it: every layer's products and attention over a cache, the head,
   // the choice.
   // prefetch: lanes of gate and up that attention brings into the L2 cache.
-  absl::Status DecodeTrunk(int tokens, int64_t prefetch, bool overlaps) {
+  absl::Status DecodeTrunk(int tokens, int64_t prefetch, cuda::LaunchOverlap overlap) {
     constexpr int64_t kKeys = 700;
     if (layers_.empty()) {
       for (int64_t layer = 0; layer < kLayers; ++layer) {
@@ -192,7 +192,7 @@ class Bench {
       args.x = x;
       args.x_stride = x_stride;
       args.tokens = tokens;
-      args.overlaps = overlaps;
+      args.overlap = overlap;
       args.norm = norm;
       args.eps = 1e-6f;
       args.panels.codes = layers_[layer * 4 + which].codes.data();
@@ -225,7 +225,7 @@ class Bench {
     const auto attend = [&](int64_t layer) {
       cuda::SplitArgs split;
       split.fresh = true;
-      split.overlaps = overlaps;
+      split.overlap = overlap;
       split.rope = rope_args(layer);
       split.q = qkv.data();
       split.q_stride = kQkv;
@@ -309,8 +309,11 @@ class Bench {
     std::cout << absl::StrFormat(
         "decode, %d tokens, %d keys, %.1f MB prefetched%s: %.1f us, %.0f tokens/s; us a layer:%s; head "
         "%.1f\n",
-        tokens, kKeys, static_cast<double>(prefetch) * 20e-6, overlaps ? "" : ", launches apart", whole,
-        tokens * 1e6 / whole, detail, head_us);
+        tokens, kKeys, static_cast<double>(prefetch) * 20e-6,
+        overlap == cuda::LaunchOverlap::kNone  ? ", launches apart"
+        : overlap == cuda::LaunchOverlap::kOne ? ""
+                                               : ", many launches at a time",
+        whole, tokens * 1e6 / whole, detail, head_us);
     return absl::OkStatus();
   }
 
@@ -432,14 +435,6 @@ class Bench {
           Time([&] { return CudaStatus(cuda::GatedProduct(args, ctx_.stream()), "gated product"); }, 10));
       LANCET_ASSIGN_OR_RETURN(const double library, Time([&] { return matmul_.Run(shape, plain); }, 10));
       const double flop = 4.0 * static_cast<double>(tokens * kInner) * static_cast<double>(kHidden);
-      for (int variant = 1; variant <= 2; ++variant) {
-        args.variant = variant;
-        LANCET_ASSIGN_OR_RETURN(
-            const double us,
-            Time([&] { return CudaStatus(cuda::GatedProduct(args, ctx_.stream()), "gated product"); }, 10));
-        std::cout << absl::StrFormat("variant %d: %.1f us, %.0f TFLOP/s; ", variant, us, flop / us * 1e-6);
-      }
-      args.variant = 0;
       std::cout << absl::StrFormat(
           "gated product, %d rows: %.1f us, %.0f TFLOP/s; product alone, cuBLASLt: %.1f us, %.0f TFLOP/s\n",
           tokens, own, flop / own * 1e-6, library, flop / library * 1e-6);

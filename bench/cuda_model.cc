@@ -99,13 +99,14 @@ class ModelBench {
     for (const int sequences : {1, 2, 4, 8}) LANCET_RETURN_IF_ERROR(Answers(sequences));
     if (!options_.compare) return absl::OkStatus();
     CudaTrunkChoices choices;
-    choices.gated_product = false;
-    std::cout << "without the gated product\n";
+    choices.gated_product = true;
+    std::cout << "with the gated product\n";
     trunk_->set_choices(choices);
     LANCET_RETURN_IF_ERROR(Pictures());
+    choices = {};
     if (options_.fp8) {
       choices.fast_fp8_sums = false;
-      std::cout << "nor fast sums\n";
+      std::cout << "without fast sums\n";
       trunk_->set_choices(choices);
       LANCET_RETURN_IF_ERROR(Pictures());
     }

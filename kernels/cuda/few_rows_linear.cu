@@ -213,10 +213,11 @@ __global__ void __launch_bounds__(kWarps * 32, kWarps > 8 ? 2 : 3) FewRowsKernel
   const int lane = threadIdx.x % 32;
   PieceReader<Source, kAhead> reader(p, shared + warp * kAhead * Source::kPieceBytes,
                                      {blockIdx.x, gridDim.x, panels, warp, kWarps, groups});
-  // The kernel after may start its own first copies; those above touch weights only, what follows reads what
-  // the kernel before wrote.
-  device::LetKernelAfterStart();
+  // The copies above touch weights only, what follows reads what the kernel before wrote. The kernel after
+  // may then start its own first copies.
+  if (p.overlap == LaunchOverlap::kMany) device::LetKernelAfterStart();
   device::WaitForKernelBefore();
+  device::LetKernelAfterStart();
   StageActivations<kWarps>(p, staged, staged_cols, stride, square_sums);
   __syncthreads();
   const bf16* mine =
@@ -263,8 +264,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1) FewRowsWideKernel(FewRowsArgs 
   PieceReader<Source, kAhead> reader(
       p, shared + warp * kAhead * Source::kPieceBytes,
       {first, step, panels, 0, 1, static_cast<int>(PanelWeights::Groups(p.cols))});
-  device::LetKernelAfterStart();
+  if (p.overlap == LaunchOverlap::kMany) device::LetKernelAfterStart();
   device::WaitForKernelBefore();
+  device::LetKernelAfterStart();
   StageActivations<kWarps>(p, staged, staged_cols, stride, square_sums);
   __syncthreads();
   const bf16* mine =
@@ -295,7 +297,7 @@ cudaError_t LaunchStaged(Kernel kernel, int ahead, const FewRowsArgs& args, cuda
   const int64_t panels = PanelWeights::Panels(args.rows);
   shape.blocks = dim3(static_cast<unsigned>(panels < multiprocessors ? panels : multiprocessors));
   shape.threads = dim3(kWarps * 32);
-  shape.overlaps = args.overlaps;
+  shape.overlaps = args.overlap != LaunchOverlap::kNone;
   return LaunchKernel(kernel, shape, stream, args);
 }
 
@@ -365,10 +367,6 @@ cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
   }
   if (error != cudaSuccess) return error;
   const bool is_long = args.dense == nullptr && args.cols > kShortRowCols;
-  int major = 0;
-  error = ComputeCapabilityMajor(&major);
-  if (error != cudaSuccess) return error;
-  if (is_long && major >= 9 && args.norm == nullptr) return FewLongRowsLinear(args, stream);
   int multiprocessors = 0;
   error = Multiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;

@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "common/bf16.h"
+#include "kernels/cuda/launch_overlap.h"
 
 namespace lancet::cuda {
 
@@ -79,8 +80,8 @@ struct FewRowsArgs {
   float* y_f32 = nullptr;
   int64_t y_stride = 0;
 
-  // The kernel before is one of this stream's, and what it does not write may be read before it ends.
-  bool overlaps = true;
+  // Other than kNone only if the kernel before is one of this stream's.
+  LaunchOverlap overlap = LaunchOverlap::kOne;
 };
 
 // Activations of a launch lie in shared memory.

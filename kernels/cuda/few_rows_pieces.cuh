@@ -222,7 +222,4 @@ __device__ __forceinline__ void Finish(const FewRowsArgs& p, int64_t panel, int 
 // Rows longer than this are shared by many warps.
 inline constexpr int64_t kShortRowCols = 4096;
 
-// For FewRowsLinear: long rows of NVFP4 weights on devices with clusters. args.norm is null.
-cudaError_t FewLongRowsLinear(const FewRowsArgs& args, cudaStream_t stream);
-
 }  // namespace lancet::cuda

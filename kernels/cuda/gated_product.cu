@@ -20,6 +20,7 @@ constexpr int kTileTokens = 128;
 constexpr int kTileRows = 256;  // of weights: half as many results
 constexpr int kRowBytes = 128;  // of a tile: 64 columns in bf16, 128 in E4M3
 constexpr int kStages = 4;
+constexpr int kPrefetchSteps = 8;  // of weights, into the L2 cache
 constexpr int kCluster = 2;
 constexpr int kGroup = 128;  // threads of a warp group
 constexpr int kThreads = 3 * kGroup;
@@ -67,7 +68,7 @@ struct Factors {
   const float* rows;
 };
 
-template <bool kE4m3, int kVariant>
+template <bool kE4m3>
 __global__ void __launch_bounds__(kThreads, 1)
     GatedProductKernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
                        TileOrder order, int steps, Factors factors, bf16* y, int tokens, int inner) {
@@ -102,13 +103,30 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (group == 0) {
     device::LowerRegisters<40>();
     if (threadIdx.x == 0) {
+      const auto row_of = [&](int number) {
+        int pair;
+        int row_tile;
+        order.Locate(number, &pair, &row_tile);
+        return row_tile * kTileRows + rank * (kTileRows / kCluster);
+      };
+      // Weights come from far away, and all clusters want the same at a time: the L2 cache gets them before.
+      for (int step = 1; step < kPrefetchSteps && step < steps; ++step) {
+        device::PrefetchBox(&w_map, step * kTileCols, row_of(first_tile));
+      }
       for (int number = first_tile; number < num_tiles; number += tile_step) {
         int pair;
         int row_tile;
         order.Locate(number, &pair, &row_tile);
         const int token = (pair * kCluster + rank) * kTileTokens;
-        const int row = row_tile * kTileRows + rank * (kTileRows / kCluster);
+        const int row = row_of(number);
+        const int next_row = number + tile_step < num_tiles ? row_of(number + tile_step) : -1;
         for (int step = 0; step < steps; ++step) {
+          const int later = step + kPrefetchSteps;
+          if (later < steps) {
+            device::PrefetchBox(&w_map, later * kTileCols, row);
+          } else if (next_row >= 0 && later - steps < steps) {
+            device::PrefetchBox(&w_map, (later - steps) * kTileCols, next_row);
+          }
           device::WaitForPhase(empty + stage, parity ^ 1);
           device::ArriveExpecting(full + stage, kStageBytes);
           uint8_t* const x_tile = tiles + stage * kStageBytes;
@@ -149,21 +167,13 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
         device::CommitProducts();
         // The products of the step before are done; these may still run.
-        if constexpr (kVariant == 1) {
-          device::WaitProducts<0>();
-          release(stage);
-        } else {
-          device::WaitProducts<1>();
-          if (step > 0) release(stage == 0 ? kStages - 1 : stage - 1);
-        }
+        device::WaitProducts<1>();
+        if (step > 0) release(stage == 0 ? kStages - 1 : stage - 1);
         advance();
       }
-      if constexpr (kVariant != 1) {
-        device::WaitProducts<0>();
-        release(stage == 0 ? kStages - 1 : stage - 1);
-      }
+      device::WaitProducts<0>();
+      release(stage == 0 ? kStages - 1 : stage - 1);
       device::KeepBehind(sums);
-      if (kVariant == 2 && tokens > 0) continue;
 
       // Results p of 16 have eight columns each: gate in sums 8p..8p+3, up in the four behind.
       const int token =
@@ -271,10 +281,7 @@ cudaError_t GatedProduct(const GatedProductArgs& args, cudaStream_t stream) {
   CUtensorMap x_map;
   CUtensorMap w_map;
   const bool e4m3 = args.x_factors != nullptr;
-  const auto kernel = e4m3                ? GatedProductKernel<true, 0>
-                      : args.variant == 1 ? GatedProductKernel<false, 1>
-                      : args.variant == 2 ? GatedProductKernel<false, 2>
-                                          : GatedProductKernel<false, 0>;
+  const auto kernel = e4m3 ? GatedProductKernel<true> : GatedProductKernel<false>;
   error = MakeMap(encode, args.x, e4m3, args.tokens, args.cols, kTileTokens, &x_map);
   if (error == cudaSuccess) {
     error = MakeMap(encode, args.gate_up, e4m3, 2 * args.inner, args.cols, kTileRows / kCluster, &w_map);

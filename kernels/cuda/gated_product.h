@@ -19,7 +19,6 @@ struct GatedProductArgs {
   const float* x_factors = nullptr;        // [tokens]: value = byte * factor
   const float* gate_up_factors = nullptr;  // [2 * inner]
   bf16* y = nullptr;                       // [tokens, inner]
-  int variant = 0;
   int64_t tokens = 0;
   int64_t inner = 0;
   int64_t cols = 0;

@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
 
   // Tables are older than the kernel before, and so are the keys before a fresh one: only what that kernel
   // writes has to be waited for.
-  device::LetKernelAfterStart();
+  if (p.overlap == LaunchOverlap::kMany) device::LetKernelAfterStart();
   PrefetchToL2(p.prefetch);
   const AttentionRow which = p.rows[blockIdx.z];
   const AttentionBlock block = p.blocks[which.block];
@@ -93,7 +93,10 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
   const int64_t row = block.rows != nullptr ? block.rows[which.index] : block.first_row + which.index;
   const bf16* head = block.base + p.layer * block.layer_stride + kv * D;
   const int cached = p.fresh ? visible - 1 : visible;
-  if (!p.fresh) device::WaitForKernelBefore();
+  if (!p.fresh) {
+    device::WaitForKernelBefore();
+    device::LetKernelAfterStart();
+  }
   for (int round = 0; round < 2; ++round) {
     if (round < rounds) CopyTile<D>(block, head, rank + round * ranks, cached, stages + round * L::kStage);
     device::CommitCopies();
@@ -107,6 +110,7 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
     const device::RopeHead<1> q_weight = device::LoadHead<1>(p.rope.q_norm, D);
     const device::RopeHead<1> k_weight = device::LoadHead<1>(p.rope.k_norm, D);
     device::WaitForKernelBefore();
+    device::LetKernelAfterStart();
     // All loads first: what they cost is their latency.
     const device::RopeTurn<1> turn =
         device::LoadTurn<1>(p.rope.cos + row * (D / 2), p.rope.sin + row * (D / 2), D);
@@ -304,7 +308,7 @@ cudaError_t Launch(const SplitArgs& args, cudaStream_t stream) {
   shape.blocks = dim3(shape.cluster, args.kv_heads, args.num_rows);
   shape.threads = dim3(kThreads);
   shape.shared_bytes = kBytes;
-  shape.overlaps = args.overlaps;
+  shape.overlaps = args.overlap != LaunchOverlap::kNone;
   return LaunchKernel(SplitKernel<D>, shape, stream, args, scale_log2);
 }
 

@@ -12,6 +12,7 @@
 
 #include "common/bf16.h"
 #include "kernels/cuda/flash_attention.h"
+#include "kernels/cuda/launch_overlap.h"
 #include "kernels/cuda/qk_rope.h"
 
 namespace lancet::cuda {
@@ -53,8 +54,8 @@ struct SplitArgs {
 
   // The memory is idle meanwhile: weights of the products that follow. sm_90 and later; elsewhere ignored.
   PrefetchRange prefetch[2];
-  // The kernel before is one of this stream's, and what it does not write may be read before it ends.
-  bool overlaps = true;
+  // Other than kNone only if the kernel before is one of this stream's.
+  LaunchOverlap overlap = LaunchOverlap::kOne;
 };
 
 cudaError_t SplitAttention(const SplitArgs& args, cudaStream_t stream);

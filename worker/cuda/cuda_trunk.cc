@@ -24,8 +24,8 @@ int64_t QkvCols(const ModelConfig& config) {
 }
 int64_t QCols(const ModelConfig& config) { return config.num_heads * config.head_dim; }
 
-// Of the MLP's weights, brought into the L2 cache during a token's attention: 12 MB.
-constexpr int64_t kPrefetchLanes = 600'000;
+// Of the MLP's weights, brought into the L2 cache during a token's attention: 6 MB.
+constexpr int64_t kPrefetchLanes = 300'000;
 
 }  // namespace
 
@@ -196,7 +196,7 @@ absl::Status CudaTrunk::FewQkv(const Rows& rows, bool overlaps) {
     args.bias = rows.expert->qkv.bias();
     args.y = qkv_.data() + (rows.first + first) * args.rows;
     args.y_stride = args.rows;
-    args.overlaps = overlaps || first > 0;
+    args.overlap = overlaps || first > 0 ? cuda::LaunchOverlap::kOne : cuda::LaunchOverlap::kNone;
     LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }
   return absl::OkStatus();
@@ -380,7 +380,7 @@ absl::Status CudaTrunk::AttendFew(const Rows& few, int layer, bool fresh) {
   args.group = static_cast<int>(config_.num_heads / config_.num_kv_heads);
   args.head_dim = static_cast<int>(config_.head_dim);
   args.layer = layer;
-  args.overlaps = alone;
+  args.overlap = alone ? cuda::LaunchOverlap::kOne : cuda::LaunchOverlap::kNone;
   return CudaStatus(cuda::SplitAttention(args, few_stream_), "split attention");
 }
 
