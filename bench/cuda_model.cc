@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -23,10 +24,12 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/sampler_ops.h"
+#include "worker/collective/device/device_collective.h"
 #include "worker/cuda/cuda_graphs.h"
 #include "worker/cuda/cuda_pass.h"
 #include "worker/cuda/cuda_trunk.h"
 #include "worker/cuda/cuda_vae_decoder.h"
+#include "worker/loader/device_shapes.h"
 #include "worker/loader/shard_plan.h"
 #include "worker/model/latent_embedding.h"
 
@@ -41,25 +44,53 @@ constexpr absl::Duration kTimeout = absl::Seconds(60);
 
 double Milliseconds(absl::Time start) { return absl::ToDoubleMilliseconds(absl::Now() - start); }
 
+// Leaves the sums over the ranks out: what a pass would take if they cost nothing.
+class NoSums final : public DeviceCollective {
+ public:
+  NoSums(const CudaContext& ctx, Collective* host, void* scratch)
+      : DeviceCollective(ctx, host), scratch_(scratch) {}
+  std::string name() const override { return "no sums"; }
+  absl::StatusOr<void*> NextPartials(const RowSum& /*sum*/) override { return scratch_; }
+  absl::Status AddSums(const RowSum& sum, bf16* x, const cuda::RowNorm& norm, cudaStream_t stream) override {
+    return Normalise(sum, x, norm, stream);
+  }
+  bool lanes_overlap() const override { return true; }
+  absl::Status AllGather(const void* /*mine*/, void* /*all*/, int64_t /*bytes*/) override {
+    return absl::OkStatus();
+  }
+  absl::Status Align() override { return absl::OkStatus(); }
+
+ private:
+  void EndPending() override {}
+  void* const scratch_;
+};
+
 class ModelBench {
  public:
-  static absl::StatusOr<std::unique_ptr<ModelBench>> Create(const CudaModelBenchOptions& options) {
+  // `host` connects the ranks; null: one rank.
+  static absl::StatusOr<std::unique_ptr<ModelBench>> Create(const CudaModelBenchOptions& options,
+                                                            Collective* host) {
     auto bench = std::make_unique<ModelBench>();
     bench->options_ = options;
     const ModelConfig& config = bench->config_ = ReleaseConfig();
-    LANCET_ASSIGN_OR_RETURN(bench->ctx_, CudaContext::Create(0));
-    LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
+    const int rank = host != nullptr ? host->rank() : 0;
+    const int world_size = host != nullptr ? host->world_size() : 1;
+    LANCET_ASSIGN_OR_RETURN(bench->ctx_, CudaContext::Create(rank % std::max(1, CudaDeviceCount())));
+    LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, rank, world_size));
+    LANCET_ASSIGN_OR_RETURN(bench->shard_, ShardConfig(config, plan));
     const auto model = RandomModel::Trunk(config);
     const CudaProducts products = options.fp8 ? CudaProducts::kFp8 : CudaProducts::kBf16;
     const absl::Time start = absl::Now();
     LANCET_ASSIGN_OR_RETURN(
         CudaTrunkWeights weights,
         CudaTrunkWeights::Load(*bench->ctx_, *model, config, plan, products, /*with_head=*/true));
-    std::cout << absl::StrFormat("%s, %s, weights %.2f GB on the device, loaded in %.1f s\n",
-                                 bench->ctx_->description(), options.fp8 ? "w4a8" : "w4a16",
-                                 static_cast<double>(weights.resident_bytes()) * 1e-9,
-                                 Milliseconds(start) * 1e-3);
-    LANCET_ASSIGN_OR_RETURN(bench->trunk_, CudaTrunk::Create(*bench->ctx_, config, std::move(weights),
+    if (rank == 0) {
+      std::cout << absl::StrFormat("%s, %s, weights %.2f GB on the device, loaded in %.1f s\n",
+                                   bench->ctx_->description(), options.fp8 ? "w4a8" : "w4a16",
+                                   static_cast<double>(weights.resident_bytes()) * 1e-9,
+                                   Milliseconds(start) * 1e-3);
+    }
+    LANCET_ASSIGN_OR_RETURN(bench->trunk_, CudaTrunk::Create(*bench->ctx_, bench->shard_, std::move(weights),
                                                              products, 2 * (kMaxLatents + 2), 64));
     bench->graphs_.emplace(*bench->ctx_, /*limit=*/16, kTimeout);
     const auto vae = RandomModel::VaeDecoder();
@@ -90,6 +121,7 @@ class ModelBench {
     LANCET_ASSIGN_OR_RETURN(bench->best_, DeviceArray<cuda::ArgmaxPair>::Create(8 * cuda::kArgmaxBlocks));
     LANCET_ASSIGN_OR_RETURN(bench->picked_, DeviceArray<int32_t>::Create(8));
     LANCET_RETURN_IF_ERROR(ctx.Wait(kTimeout));
+    if (world_size > 1) LANCET_RETURN_IF_ERROR(bench->JoinGroup(host));
     return bench;
   }
 
@@ -122,7 +154,35 @@ class ModelBench {
     return Answers(1);
   }
 
+  // As the ranks of a group are compared: fewer sizes, nothing printed. Without sums if not `with_sums`.
+  absl::StatusOr<CudaModelTimes> Measure(bool with_sums) {
+    print_ = false;
+    times_.clear();
+    if (group_ != nullptr) {
+      LANCET_RETURN_IF_ERROR(
+          trunk_->Attach(with_sums ? group_.get() : no_sums_.get(), options_.f32_partials));
+    }
+    for (const int64_t side : {256, 768}) LANCET_RETURN_IF_ERROR(Picture(side / kPixelsPerLatent));
+    for (const int sequences : {1, 8}) LANCET_RETURN_IF_ERROR(Answers(sequences));
+    return times_;
+  }
+  std::string transport() const { return group_ != nullptr ? group_->name() : "one rank"; }
+
  private:
+  absl::Status JoinGroup(Collective* host) {
+    DeviceCollectiveOptions options;
+    options.transport = options_.transport;
+    options.share = options_.share;
+    options.lane_bytes = trunk_->lane_bytes(options_.f32_partials);
+    options.create_deadline = absl::Now() + kTimeout;
+    LANCET_ASSIGN_OR_RETURN(group_, DeviceCollective::Create(*ctx_, host, options));
+    ctx_->set_watch(group_.get());
+    LANCET_ASSIGN_OR_RETURN(scratch_, DeviceArray<uint8_t>::Create(options.lane_bytes[1]));
+    no_sums_ = std::make_unique<NoSums>(*ctx_, host, scratch_.data());
+    LANCET_RETURN_IF_ERROR(vae_->ReserveShared(host->world_size()));
+    return trunk_->Attach(group_.get(), options_.f32_partials);
+  }
+
   double WeightsPerRow() const {
     const double h = static_cast<double>(config_.hidden_size);
     return static_cast<double>(config_.num_layers) *
@@ -259,7 +319,7 @@ class ModelBench {
 
   absl::Status Picture(int64_t side) {
     const int64_t n = side * side;
-    const int64_t kv_cols = config_.num_kv_heads * config_.head_dim;
+    const int64_t kv_cols = shard_.num_kv_heads * config_.head_dim;
     std::vector<double> pairs;
     std::vector<double> whole;
     std::vector<double> decodes;
@@ -292,7 +352,9 @@ class ModelBench {
       const absl::Time decode = absl::Now();
       LANCET_CUDA_RETURN_IF_ERROR(
           cudaMemsetAsync(clean_.data(), 0, static_cast<size_t>(clean_.bytes()), ctx_->stream()));
-      LANCET_RETURN_IF_ERROR(vae_->DecodePicture(clean_.data(), side, side).status());
+      LANCET_RETURN_IF_ERROR(group_ != nullptr
+                                 ? vae_->DecodeShared(clean_.data(), side, side, *group_).status()
+                                 : vae_->DecodePicture(clean_.data(), side, side).status());
       if (repetition > 0) {
         decodes.push_back(Milliseconds(decode));
         whole.push_back(Milliseconds(start));
@@ -304,6 +366,10 @@ class ModelBench {
                              static_cast<double>(config_.num_heads * config_.head_dim * config_.num_layers);
     const double flop = 2.0 * WeightsPerRow() * rows + attention;
     const double pair = pairs[pairs.size() / 2];
+    const std::string size = absl::StrCat(side * kPixelsPerLatent, "^2");
+    times_.push_back({absl::StrCat("pair ", size), pair});
+    times_.push_back({absl::StrCat("VAE decode ", size), decodes[decodes.size() / 2]});
+    if (!print_) return absl::OkStatus();
     std::cout << absl::StrFormat(
         "%4d x %-4d pair %7.2f ms (floor %6.2f ms, %3.0f TFLOP/s reached), picture %7.3f s, "
         "decode %6.2f ms\n",
@@ -314,7 +380,7 @@ class ModelBench {
 
   absl::Status Answers(int sequences) {
     constexpr int64_t kKeys = 700;
-    const int64_t kv_cols = config_.num_kv_heads * config_.head_dim;
+    const int64_t kv_cols = shard_.num_kv_heads * config_.head_dim;
     std::vector<CudaKvCache> caches;
     for (int i = 0; i < sequences; ++i) {
       LANCET_ASSIGN_OR_RETURN(caches.emplace_back(),
@@ -341,14 +407,15 @@ class ModelBench {
         head.norm = trunk_->weights().und_norm.data();
         head.eps = 1e-6f;
         head.dense = trunk_->weights().head.data();
-        head.rows = config_.vocab_size;
+        head.rows = trunk_->weights().head_rows.size();
         head.cols = config_.hidden_size;
         head.y = logits_.data();
-        head.y_stride = config_.vocab_size;
+        head.y_stride = head.rows;
         LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(head, ctx_->stream()));
-        return CudaStatus(cuda::Argmax(logits_.data(), sequences, config_.vocab_size, 151665, best_.data(),
-                                       picked_.data(), ctx_->stream()),
-                          "argmax");
+        return CudaStatus(
+            cuda::Argmax(logits_.data(), sequences, head.rows, std::min<int64_t>(head.rows, 151665),
+                         best_.data(), picked_.data(), ctx_->stream()),
+            "argmax");
       };
       LANCET_RETURN_IF_ERROR(Run(-sequences, enqueue));
       LANCET_RETURN_IF_ERROR(
@@ -359,6 +426,9 @@ class ModelBench {
     }
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];
+    times_.push_back(
+        {absl::StrCat("answers, ", sequences, sequences > 1 ? " sequences" : " sequence"), median});
+    if (!print_) return absl::OkStatus();
     // Codes and bf16 scales of one expert, and the output head.
     const double bytes =
         WeightsPerRow() * 0.625 + 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
@@ -373,7 +443,10 @@ class ModelBench {
   double rate_ = 0;       // FLOP/s
   double bandwidth_ = 0;  // bytes/s
   ModelConfig config_;
+  ModelConfig shard_;  // what this rank owns of it
   std::unique_ptr<CudaContext> ctx_;
+  std::unique_ptr<DeviceCollective> group_, no_sums_;
+  DeviceArray<uint8_t> scratch_;
   std::unique_ptr<CudaTrunk> trunk_;
   std::optional<CudaGraphs> graphs_;
   std::unique_ptr<CudaVaeLayers> vae_layers_;
@@ -384,13 +457,29 @@ class ModelBench {
   DeviceArray<float> clean_;
   DeviceArray<double> norms_;
   DeviceArray<cuda::ArgmaxPair> best_;
+  bool print_ = true;
+  CudaModelTimes times_;
 };
 
 }  // namespace
 
 absl::Status BenchCudaModel(const CudaModelBenchOptions& options) {
-  LANCET_ASSIGN_OR_RETURN(const auto bench, ModelBench::Create(options));
+  LANCET_ASSIGN_OR_RETURN(const auto bench, ModelBench::Create(options, nullptr));
   return bench->Run();
+}
+
+absl::StatusOr<CudaModelTimes> MeasureCudaModel(const CudaModelBenchOptions& options) {
+  LANCET_ASSIGN_OR_RETURN(const auto bench, ModelBench::Create(options, nullptr));
+  return bench->Measure(/*with_sums=*/true);
+}
+
+absl::StatusOr<CudaRankTimes> MeasureCudaRank(const CudaModelBenchOptions& options, Collective* host) {
+  LANCET_ASSIGN_OR_RETURN(const auto bench, ModelBench::Create(options, host));
+  CudaRankTimes times;
+  times.transport = bench->transport();
+  LANCET_ASSIGN_OR_RETURN(times.with_sums, bench->Measure(/*with_sums=*/true));
+  LANCET_ASSIGN_OR_RETURN(times.without_sums, bench->Measure(/*with_sums=*/false));
+  return times;
 }
 
 }  // namespace lancet

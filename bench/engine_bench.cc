@@ -42,6 +42,13 @@ ABSL_FLAG(int, repetitions, 3, "pictures, and passes through the layer, to take 
 ABSL_FLAG(
     std::vector<std::string>, layer_pixels, std::vector<std::string>({"256", "768"}),
     "sides of the square pictures whose guided pair goes through the release-sized layer; empty for none");
+ABSL_FLAG(int, ranks, 1, "on CUDA devices: a group of so many processes beside one rank, 2 to 8");
+ABSL_FLAG(std::string, transport, "auto",
+          "between the devices of a group: peer (they read each other's memory), nccl, or auto: the first "
+          "that works");
+ABSL_FLAG(bool, share, true,
+          "false: each sum over the ranks by one kernel, nothing fetched or handed over ahead");
+ABSL_FLAG(bool, f32_partials, false, "partial sums of many rows between devices in f32 instead of bf16");
 ABSL_FLAG(bool, compare, false, "with --device cuda: also without each of the things that make it fast");
 
 namespace lancet {
@@ -291,14 +298,29 @@ absl::Status BenchLayer() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "engine_bench --model_dir models/demo [--threads N] [--steps N] [--layer_pixels 256,768]\n"
-      "engine_bench --device cuda [--mode w4a16|w4a8] [--compare]");
+      "engine_bench --device cuda [--mode w4a16|w4a8] [--compare] [--ranks N]");
   absl::ParseCommandLine(argc, argv);
   if (absl::GetFlag(FLAGS_device) == "cuda") {
     lancet::CudaModelBenchOptions options;
     options.fp8 = absl::GetFlag(FLAGS_mode) == "w4a8";
     options.repetitions = absl::GetFlag(FLAGS_repetitions);
     options.compare = absl::GetFlag(FLAGS_compare);
-    if (const absl::Status status = lancet::BenchCudaModel(options); !status.ok()) {
+    options.ranks = absl::GetFlag(FLAGS_ranks);
+    options.f32_partials = absl::GetFlag(FLAGS_f32_partials);
+    options.share = absl::GetFlag(FLAGS_share);
+    const std::string transport = absl::GetFlag(FLAGS_transport);
+    if (options.ranks < 1 || options.ranks > 8 ||
+        (transport != "auto" && transport != "peer" && transport != "nccl")) {
+      std::cerr << "engine_bench: --ranks is " << options.ranks << ", --transport " << transport
+                << "; expected 1 to 8, and auto, peer or nccl\n";
+      return 2;
+    }
+    options.transport = transport == "peer"   ? lancet::DeviceTransport::kPeerMemory
+                        : transport == "nccl" ? lancet::DeviceTransport::kNccl
+                                              : lancet::DeviceTransport::kAuto;
+    const absl::Status status =
+        options.ranks > 1 ? lancet::BenchCudaRanks(options) : lancet::BenchCudaModel(options);
+    if (!status.ok()) {
       std::cerr << "engine_bench: " << status << "\n";
       return 1;
     }

@@ -6,6 +6,8 @@
 #                                          engine_cuda_test, lancet-golden, engine_bench, cuda_bench and cuda_encoder_bench,
 #                                          with libraries they need in DIR/lib
 #   --quick                                leaves out compute-sanitizer and the benches
+#   --ranks N                              groups of N ranks instead, a device each: needs device_collective_test,
+#                                          engine_ranks_cuda_test, lancet-golden and engine_bench alone
 #
 # Programs for another machine: cmake --preset cuda-release -DLANCET_PORTABLE=ON -DLANCET_SERVICES=OFF
 #
@@ -17,13 +19,23 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 programs=(kernels_cuda_test encoders_cuda_test engine_cuda_test lancet-golden engine_bench cuda_bench cuda_encoder_bench)
 prebuilt=""
 quick=0
+ranks=1
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --prebuilt) prebuilt="$(cd "$caller" && realpath "${2:?--prebuilt needs a folder}")"; shift 2 ;;
     --quick) quick=1; shift ;;
+    --ranks) ranks="${2:?--ranks needs a number}"; shift 2 ;;
     *) echo "gpu_check.sh: unknown argument $1" >&2; exit 2 ;;
   esac
 done
+
+if [[ ! "$ranks" =~ ^[1248]$ ]]; then
+  echo "gpu_check.sh: --ranks is $ranks; expected 1, 2, 4 or 8" >&2
+  exit 2
+fi
+if [[ $ranks -gt 1 ]]; then
+  programs=(device_collective_test engine_ranks_cuda_test lancet-golden engine_bench)
+fi
 
 if [[ -z "$prebuilt" ]]; then
   cmake --preset cuda-release -DLANCET_PORTABLE=ON -DLANCET_SERVICES=OFF
@@ -57,6 +69,39 @@ check() {  # NAME SECONDS COMMAND...
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
 
+finish() {
+  if [[ ${#failed[@]} -gt 0 ]]; then
+    printf 'FAILED: %s\n' "${failed[@]}"
+    exit 1
+  fi
+  echo "all checks passed"
+  exit 0
+}
+
+if [[ $ranks -gt 1 ]]; then
+  devices="$(nvidia-smi --query-gpu=name --format=csv,noheader | wc -l)"
+  if [[ $devices -lt $ranks ]]; then
+    echo "gpu_check.sh: $ranks ranks want a device each; there are $devices" >&2
+    exit 2
+  fi
+  check "collectives between devices" 600 "$prebuilt/device_collective_test" --gtest_brief=1
+  check "engine of two ranks" 600 "$prebuilt/engine_ranks_cuda_test" --gtest_brief=1
+  for model in tests/data/nano models/demo; do
+    [[ -d "$model/golden" ]] || continue
+    for transport in peer nccl; do
+      check "goldens of $model, $ranks ranks, $transport" 300 "$prebuilt/lancet-golden" --model_dir "$model" \
+        --golden "$model/golden" --device cuda --ranks "$ranks" --transport "$transport"
+    done
+  done
+  if [[ $quick -eq 0 ]]; then
+    for transport in peer nccl; do
+      check "the model's sizes, random weights, $ranks ranks, $transport" 600 "$prebuilt/engine_bench" --device cuda \
+        --ranks "$ranks" --transport "$transport"
+    done
+  fi
+  finish
+fi
+
 check "kernels" 300 "$prebuilt/kernels_cuda_test" --gtest_brief=1
 check "vision tower and autoencoder" 300 "$prebuilt/encoders_cuda_test" --gtest_brief=1
 check "engine" 300 "$prebuilt/engine_cuda_test" --gtest_brief=1
@@ -86,8 +131,4 @@ if [[ $quick -eq 0 ]]; then
   check "encoders of the release's sizes" 300 "$prebuilt/cuda_encoder_bench"
 fi
 
-if [[ ${#failed[@]} -gt 0 ]]; then
-  printf 'FAILED: %s\n' "${failed[@]}"
-  exit 1
-fi
-echo "all checks passed"
+finish

@@ -27,10 +27,12 @@ FOLDERS = {
     "coordinator/schedule": ("common", "coordinator/request"),
     # The engine is a library without RPC, built up in this order.
     "worker/collective": ("common",),
+    "worker/collective/device": ("common", "kernels", "worker/collective"),
     "worker/loader": ("common", "kernels"),
     "worker/model": ("common", "kernels", "worker/collective", "worker/loader"),
     "worker/engine": ("common", "kernels", "worker/collective", "worker/loader", "worker/model"),
-    "worker/cuda": ("common", "kernels", "worker/collective", "worker/engine", "worker/loader", "worker/model"),
+    "worker/cuda": ("common", "kernels", "worker/collective", "worker/collective/device", "worker/engine", "worker/loader",
+                    "worker/model"),
     "worker": ("common", "kernels", "protos", "rpc"),
     # May include anything; nothing includes them.
     "bench": None,
@@ -46,6 +48,7 @@ LIBRARIES = {
     "httplib.h": ("coordinator",),
     "oneapi/dnnl/": ("kernels",),
     "omp.h": ("kernels",),
+    "nccl.h": ("worker/collective/device",),
     "png.h": ("coordinator", "client"),
     "jpeglib.h": ("coordinator", "client"),
     "webp/": ("coordinator", "client"),

@@ -40,7 +40,11 @@ ABSL_FLAG(std::string, group, "default", "Name of the group; the same on all its
 ABSL_FLAG(int32_t, rank, 0, "This process's place in the group, 0 to world_size - 1");
 ABSL_FLAG(int32_t, world_size, 1, "Ranks of the group: every Linear is split this many ways");
 ABSL_FLAG(std::string, device, "auto", "cpu, cuda, or auto: a CUDA device if there is one, else the CPU");
-ABSL_FLAG(int32_t, device_ordinal, 0, "Which CUDA device, 0 to 63");
+ABSL_FLAG(int32_t, device_ordinal, -1, "Which CUDA device, 0 to 63; -1: rank modulo the devices there are");
+ABSL_FLAG(
+    std::string, device_transport, "auto",
+    "How the CUDA devices of a group reach each other, the same on all its ranks: peer (kernels read the "
+    "peers' memory), nccl, or auto: the first that works");
 ABSL_FLAG(std::string, linear_mode, "w4a16",
           "How 4-bit weights are multiplied: w4a16 (expanded to bf16), w4a8_fp8 (E4M3 on both sides) or w4a4 "
           "(NVFP4 on both sides; as w4a16 where a CUDA device has no FP4 units). The CPU emulates the last "
@@ -162,9 +166,20 @@ absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
     return absl::InvalidArgumentError(absl::StrCat("--device is ", device, "; expected auto, cpu or cuda"));
   }
   engine.device_ordinal = absl::GetFlag(FLAGS_device_ordinal);
-  if (engine.device_ordinal < 0 || engine.device_ordinal > kMaxDeviceOrdinal) {
+  if (engine.device_ordinal < -1 || engine.device_ordinal > kMaxDeviceOrdinal) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--device_ordinal is ", engine.device_ordinal, "; expected 0 to ", kMaxDeviceOrdinal));
+        absl::StrCat("--device_ordinal is ", engine.device_ordinal, "; expected -1 to ", kMaxDeviceOrdinal));
+  }
+  const std::string transport = absl::GetFlag(FLAGS_device_transport);
+  if (transport == "auto") {
+    engine.device_transport = lancet::DeviceTransport::kAuto;
+  } else if (transport == "peer") {
+    engine.device_transport = lancet::DeviceTransport::kPeerMemory;
+  } else if (transport == "nccl") {
+    engine.device_transport = lancet::DeviceTransport::kNccl;
+  } else {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--device_transport is ", transport, "; expected auto, peer or nccl"));
   }
   LANCET_ASSIGN_OR_RETURN(engine.linears.mode, lancet::ParseLinearMode(absl::GetFlag(FLAGS_linear_mode)));
   engine.linears.bf16_linears = absl::GetFlag(FLAGS_bf16_linears);

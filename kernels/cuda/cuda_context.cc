@@ -1,5 +1,7 @@
 #include "kernels/cuda/cuda_context.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
@@ -11,9 +13,12 @@ namespace {
 // Most iterations end within milliseconds: spinning that long costs less than a late wake-up.
 constexpr absl::Duration kSpin = absl::Milliseconds(20);
 constexpr absl::Duration kNap = absl::Microseconds(50);
+// Between looks at a watch.
+constexpr absl::Duration kWatchInterval = absl::Milliseconds(5);
+constexpr absl::Duration kAbandonTimeout = absl::Seconds(1);
 
 template <typename Query>
-absl::Status Poll(Query query, absl::Duration timeout) {
+absl::Status Poll(Query query, absl::Duration timeout, absl::Duration spin = kSpin) {
   const absl::Time start = absl::Now();
   for (;;) {
     const cudaError_t state = query();
@@ -24,7 +29,7 @@ absl::Status Poll(Query query, absl::Duration timeout) {
       return absl::DeadlineExceededError(
           absl::StrCat("the device is still busy after ", absl::FormatDuration(waited)));
     }
-    if (waited > kSpin) absl::SleepFor(kNap);
+    if (waited > spin) absl::SleepFor(kNap);
   }
 }
 
@@ -71,12 +76,37 @@ std::string CudaContext::description() const {
   return absl::StrCat("cuda ", properties_.name, ", sm_", properties_.major, properties_.minor);
 }
 
-absl::Status CudaContext::Wait(absl::Duration timeout) const {
+absl::Status CudaContext::WaitForIdle(absl::Duration timeout) const {
   return Poll([this] { return cudaStreamQuery(stream()); }, timeout);
 }
 
-absl::Status WaitForEvent(cudaEvent_t event, absl::Duration timeout) {
-  return Poll([event] { return cudaEventQuery(event); }, timeout);
+template <typename Query>
+absl::Status CudaContext::PollWatched(Query query, absl::Duration timeout) const {
+  if (watch_ == nullptr) return Poll(query, timeout);
+  const absl::Time start = absl::Now();
+  const absl::Time deadline = start + timeout;
+  for (;;) {
+    const absl::Time now = absl::Now();
+    absl::Status status = Poll(query, std::min(kWatchInterval, deadline - now), kSpin - (now - start));
+    if (status.code() != absl::StatusCode::kDeadlineExceeded) {
+      // Work that was abandoned ends as well.
+      return status.ok() ? watch_->Failure() : status;
+    }
+    if (absl::Now() >= deadline) watch_->Abandon(status);
+    status = watch_->Check();
+    if (status.ok()) continue;
+    // What is enqueued ends by itself now; the next user of the stream should find it empty.
+    WaitForIdle(kAbandonTimeout).IgnoreError();
+    return status;
+  }
+}
+
+absl::Status CudaContext::Wait(absl::Duration timeout) const {
+  return PollWatched([this] { return cudaStreamQuery(stream()); }, timeout);
+}
+
+absl::Status CudaContext::WaitFor(cudaEvent_t event, absl::Duration timeout) const {
+  return PollWatched([event] { return cudaEventQuery(event); }, timeout);
 }
 
 }  // namespace lancet

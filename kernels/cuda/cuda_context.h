@@ -14,15 +14,12 @@
 #include "absl/time/time.h"
 #include "kernels/cuda/cuda_handle.h"
 #include "kernels/cuda/device_array.h"
+#include "kernels/cuda/stream_watch.h"
 
 namespace lancet {
 
 // Devices that this process can use; 0 without a driver.
 int CudaDeviceCount();
-
-// Waits for what was enqueued before the event was last recorded, asking in short intervals; at once if it
-// never was. DeadlineExceeded after `timeout`, Internal if something failed.
-absl::Status WaitForEvent(cudaEvent_t event, absl::Duration timeout);
 
 // Not thread-safe: one thread enqueues. Everything is ordered on stream().
 class CudaContext {
@@ -46,12 +43,22 @@ class CudaContext {
 
   // Waits for everything enqueued so far, asking in short intervals. DeadlineExceeded after `timeout`; the
   // work is still running then, and the context is of no further use. Internal if something enqueued earlier
-  // failed.
+  // failed. With a watch, what that finds wrong; the work has ended then, or is at least a second late with
+  // that.
   absl::Status Wait(absl::Duration timeout) const;
+  // The same, whatever a watch finds.
+  absl::Status WaitForIdle(absl::Duration timeout) const;
+  // Like Wait, for an event recorded on any stream.
+  absl::Status WaitFor(cudaEvent_t event, absl::Duration timeout) const;
+  // Asked during Wait and WaitFor from now on; null: nobody.
+  void set_watch(StreamWatch* watch) { watch_ = watch; }
 
  private:
   CudaContext() = default;
+  template <typename Query>
+  absl::Status PollWatched(Query query, absl::Duration timeout) const;
 
+  StreamWatch* watch_ = nullptr;
   cudaDeviceProp properties_{};
   CudaHandle<cudaStream_t, cudaStreamDestroy> stream_;
   CudaHandle<cublasLtHandle_t, cublasLtDestroy> cublas_;

@@ -391,6 +391,7 @@ cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
     part.x += done * args.x_stride;
     if (part.y != nullptr) part.y += done * args.y_stride;
     if (part.y_f32 != nullptr) part.y_f32 += done * args.y_stride;
+    for (int rank = 0; rank < part.shared.ranks; ++rank) part.shared.inboxes[rank] += done * args.y_stride;
     part.tokens = args.tokens - static_cast<int>(done);
     return FewRowsLinear(part, stream);
   }

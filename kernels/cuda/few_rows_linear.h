@@ -59,6 +59,14 @@ enum class FewRowsOutput {
               // * bf16(up sum)), [tokens, rows / 2]
 };
 
+// Where every rank of a group gets this rank's partial sums, as pairs of a value and a tag that says that it
+// is there (peer_ops.h). The tag is one more than `sums`, of the device, says.
+struct SharedSums {
+  int ranks = 0;           // 0: not shared
+  uint2* inboxes[8] = {};  // of every rank, [tokens, rows] with y_stride
+  const uint32_t* sums = nullptr;
+};
+
 struct FewRowsArgs {
   const bf16* x = nullptr;  // [tokens, cols], rows x_stride apart
   int64_t x_stride = 0;
@@ -78,6 +86,7 @@ struct FewRowsArgs {
   const bf16* bias = nullptr;
   bf16* y = nullptr;  // [tokens, rows] (kSiluMul: rows / 2; rows is a multiple of 16), rows y_stride apart
   float* y_f32 = nullptr;
+  SharedSums shared;  // kF32: instead of y_f32, if set
   int64_t y_stride = 0;
 
   // Other than kNone only if the kernel before is one of this stream's.

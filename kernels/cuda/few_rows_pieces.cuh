@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/device/bf16_math.cuh"
 #include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/shared_sums.cuh"
 #include "kernels/cuda/few_rows_linear.h"
 
 namespace lancet::cuda {
@@ -191,6 +192,17 @@ class PieceReader {
   int slot_ = 0;
 };
 
+// A partial sum, to this rank's memory or every rank's.
+__device__ __forceinline__ void StoreSum(const FewRowsArgs& p, int64_t at, float sum) {
+  if (p.shared.ranks == 0) {
+    p.y_f32[at] = sum;
+    return;
+  }
+  const uint32_t tag = device::LoadVolatile(p.shared.sums) + 1;
+  for (int rank = 0; rank < p.shared.ranks; ++rank)
+    device::StoreTagged(p.shared.inboxes[rank] + at, sum, tag);
+}
+
 // What becomes of the sums of element `at` of a panel: token at % 8 of row at / 8, for all 128 of them.
 // total(i) is the sum of element i; for kSiluMul the first eight rows are gate, the others up.
 template <FewRowsOutput kOutput, typename Total>
@@ -214,7 +226,7 @@ __device__ __forceinline__ void Finish(const FewRowsArgs& p, int64_t panel, int 
     } else if constexpr (kOutput == FewRowsOutput::kResidual) {
       p.y[to] = device::Narrow(device::Widen(p.y[to]) + device::Round(sum));
     } else {
-      p.y_f32[to] = sum;
+      StoreSum(p, to, sum);
     }
   }
 }

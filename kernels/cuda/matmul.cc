@@ -246,7 +246,7 @@ absl::Status MatmulPlans::ChooseByTime(Plan& plan, const MatmulArgs& args) {
       LANCET_RETURN_IF_ERROR(Launch(plan, timed, candidate.algo));
     }
     LANCET_CUDA_RETURN_IF_ERROR(cudaEventRecord(stop.get(), ctx_.stream()));
-    LANCET_RETURN_IF_ERROR(WaitForEvent(stop.get(), kTimingTimeout));
+    LANCET_RETURN_IF_ERROR(ctx_.WaitFor(stop.get(), kTimingTimeout));
     float milliseconds = 0;
     LANCET_CUDA_RETURN_IF_ERROR(cudaEventElapsedTime(&milliseconds, start.get(), stop.get()));
     candidate.microseconds = milliseconds * 1000.0 / kTimedRuns;

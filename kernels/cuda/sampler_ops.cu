@@ -117,13 +117,16 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) parts[blockIdx.y * kArgmaxBlocks + blockIdx.x] = best;
 }
 
-__global__ void __launch_bounds__(kThreads) ArgmaxKernel(const ArgmaxPair* __restrict__ parts, int32_t* ids) {
+__global__ void __launch_bounds__(kThreads)
+    ArgmaxKernel(const ArgmaxPair* __restrict__ parts, int32_t* ids, float* values) {
   __shared__ ArgmaxPair shared[kThreads / 32];
   ArgmaxPair best = {-CUDART_INF_F, 0x7fffffff};
   if (threadIdx.x < kArgmaxBlocks) best = parts[blockIdx.x * kArgmaxBlocks + threadIdx.x];
   best = BlockBest(best, shared);
   // All NaN or minus infinity: still a valid id.
-  if (threadIdx.x == 0) ids[blockIdx.x] = best.index == 0x7fffffff ? 0 : best.index;
+  if (threadIdx.x != 0) return;
+  ids[blockIdx.x] = best.index == 0x7fffffff ? 0 : best.index;
+  if (values != nullptr) values[blockIdx.x] = best.value;
 }
 
 }  // namespace
@@ -155,11 +158,11 @@ cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, float t, in
 }
 
 cudaError_t Argmax(const bf16* logits, int64_t rows, int64_t vocabulary, int64_t limit, ArgmaxPair* scratch,
-                   int32_t* ids, cudaStream_t stream) {
+                   int32_t* ids, cudaStream_t stream, float* values) {
   if (rows == 0) return cudaSuccess;
   ArgmaxPartKernel<<<dim3(kArgmaxBlocks, static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
       logits, vocabulary, limit, scratch);
-  ArgmaxKernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(scratch, ids);
+  ArgmaxKernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(scratch, ids, values);
   return cudaGetLastError();
 }
 

@@ -46,12 +46,13 @@ cudaError_t EstimateClean(const bf16* latents, const bf16* velocity, float t, in
 inline constexpr int kArgmaxBlocks = 64;
 
 // ids[i] = index of the largest of the first `limit` logits of row i, the lowest index of equals. logits:
-// [rows, vocabulary]; `scratch`: rows * kArgmaxBlocks pairs. NaN counts as smallest.
+// [rows, vocabulary]; `scratch`: rows * kArgmaxBlocks pairs. NaN counts as smallest. values[i], if not null:
+// that logit.
 struct ArgmaxPair {
   float value;
   int32_t index;
 };
 cudaError_t Argmax(const bf16* logits, int64_t rows, int64_t vocabulary, int64_t limit, ArgmaxPair* scratch,
-                   int32_t* ids, cudaStream_t stream);
+                   int32_t* ids, cudaStream_t stream, float* values = nullptr);
 
 }  // namespace lancet::cuda

@@ -165,6 +165,7 @@ class FakeCollective final : public Collective {
     }
     return absl::CancelledError("aborted");
   }
+  absl::Status Check() override { return absl::UnimplementedError("unused"); }
   void Abort(absl::Status) override {
     const std::lock_guard<std::mutex> lock(mu_);
     aborted_ = true;

@@ -27,6 +27,10 @@ ABSL_FLAG(std::string, mode, "w4a16",
           "how Linears are multiplied: w4a16, w4a8_fp8 or w4a4; the CPU emulates the last two");
 ABSL_FLAG(std::vector<std::string>, bf16_linears, {}, "Linears that stay in w4a16: patterns with * and ?");
 ABSL_FLAG(std::string, activation_factors, "", "as in lancet-worker");
+ABSL_FLAG(std::string, transport, "auto",
+          "between the devices of a group: peer (they read each other's memory), nccl, or auto: the first "
+          "that works");
+ABSL_FLAG(bool, f32_partials, false, "partial sums of many rows between devices in f32 instead of bf16");
 ABSL_FLAG(std::string, case, "", "run this case only");
 ABSL_FLAG(double, tolerance, lancet::kToleranceFactor,
           "limit of an error against fp64, in errors of the reference's own bf16 arithmetic, 0.1 to 1000");
@@ -71,6 +75,15 @@ absl::StatusOr<bool> RunGoldens() {
   options.linears.bf16_linears = absl::GetFlag(FLAGS_bf16_linears);
   options.linears.activation_factors = absl::GetFlag(FLAGS_activation_factors);
   LANCET_ASSIGN_OR_RETURN(const LinearPolicy policy, LinearPolicy::Create(*checkpoint, options.linears));
+  const std::string transport = absl::GetFlag(FLAGS_transport);
+  if (transport != "auto" && transport != "peer" && transport != "nccl") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--transport is ", transport, "; expected auto, peer or nccl"));
+  }
+  options.device_transport = transport == "peer"   ? DeviceTransport::kPeerMemory
+                             : transport == "nccl" ? DeviceTransport::kNccl
+                                                   : DeviceTransport::kAuto;
+  options.f32_partials = absl::GetFlag(FLAGS_f32_partials);
   LANCET_ASSIGN_OR_RETURN(const auto engines, RankGroup::Load(*checkpoint, ranks, options));
   const double tolerance = absl::GetFlag(FLAGS_tolerance);
   if (!(tolerance >= 0.1 && tolerance <= 1000)) {

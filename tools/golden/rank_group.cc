@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/status_macros.h"
 #include "worker/collective/local_collective.h"
@@ -13,9 +14,16 @@
 namespace lancet {
 namespace {
 
-absl::StatusOr<std::vector<WorkResult>> RunPlan(Engine& engine, const RequestPlan& plan) {
+constexpr absl::Duration kBarrierTimeout = absl::Minutes(10);
+
+// Ranks that are threads take and free device memory at the same time: that may wait for the kernels of all
+// devices of the process, which must not wait for this rank then.
+absl::StatusOr<std::vector<WorkResult>> RunPlan(Engine& engine, const RequestPlan& plan,
+                                                Collective& collective) {
   LANCET_RETURN_IF_ERROR(engine.Admit(plan));
+  LANCET_RETURN_IF_ERROR(collective.Barrier(absl::Now() + kBarrierTimeout));
   LANCET_ASSIGN_OR_RETURN(std::vector<WorkResult> results, engine.Iterate(AllWork(plan)));
+  LANCET_RETURN_IF_ERROR(collective.Barrier(absl::Now() + kBarrierTimeout));
   LANCET_RETURN_IF_ERROR(engine.Release(plan.request_id));
   return results;
 }
@@ -75,7 +83,7 @@ absl::StatusOr<std::vector<WorkResult>> RankGroup::Run(const RequestPlan& plan,
     Engine& engine = *engines_[rank];
     LANCET_RETURN_IF_ERROR(engine.Attach(&collective));
     engine.set_trace(traces[rank]);
-    absl::StatusOr<std::vector<WorkResult>> done = RunPlan(engine, plan);
+    absl::StatusOr<std::vector<WorkResult>> done = RunPlan(engine, plan, collective);
     engine.set_trace(nullptr);
     LANCET_RETURN_IF_ERROR(done.status());
     results[rank] = *std::move(done);

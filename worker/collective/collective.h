@@ -42,6 +42,10 @@ class Collective {
   // Returns when every rank has called it.
   virtual absl::Status Barrier(absl::Time deadline) = 0;
 
+  // Whether the group is still whole, without waiting: for a rank that waits for something else on which its
+  // peers work. A peer that is gone breaks the group, as in a call.
+  virtual absl::Status Check() = 0;
+
   // Thread-safe. Ends pending and later calls of this rank with `reason`, and wakes the peers, whose calls
   // end too.
   virtual void Abort(absl::Status reason) = 0;

@@ -368,15 +368,28 @@ absl::Status ShmCollective::SleepUntilArrived(uint32_t phase, absl::Time deadlin
 absl::Status ShmCollective::CheckPeers(uint32_t phase) {
   WatchPeers();
   for (int rank = 0; rank < world_size_; ++rank) {
-    const ShmRankSlot& slot = segment_->slot(rank);
-    const bool departed = slot.departed.load() != 0;
     // A rank that has arrived at an unfinished phase is in a call, so it is missed as well; once the phase is
     // finished it may go.
-    if ((departed || peers_.Ended(rank)) && FirstMissing(phase, 0) < world_size_) {
-      return Break(absl::UnavailableError(absl::StrCat(
-          "rank ", rank, " is gone: ", departed ? "it left the group" : "its process has ended", " (process ",
-          slot.pid.load(), ", missed by rank ", rank_, " in ", Describe(call_), ")")));
-    }
+    const bool gone = segment_->slot(rank).departed.load() != 0 || peers_.Ended(rank);
+    if (gone && FirstMissing(phase, 0) < world_size_) return CheckPeer(rank, Describe(call_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShmCollective::CheckPeer(int rank, const std::string& call) {
+  const ShmRankSlot& slot = segment_->slot(rank);
+  const bool departed = slot.departed.load() != 0;
+  if (!departed && !peers_.Ended(rank)) return absl::OkStatus();
+  return Break(absl::UnavailableError(
+      absl::StrCat("rank ", rank, " is gone: ", departed ? "it left the group" : "its process has ended",
+                   " (process ", slot.pid.load(), ", missed by rank ", rank_, " in ", call, ")")));
+}
+
+absl::Status ShmCollective::Check() {
+  if (Broken()) return BrokenStatus();
+  WatchPeers();
+  for (int rank = 0; rank < world_size_; ++rank) {
+    if (rank != rank_) LANCET_RETURN_IF_ERROR(CheckPeer(rank, "work of the device"));
   }
   return absl::OkStatus();
 }

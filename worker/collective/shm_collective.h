@@ -76,6 +76,7 @@ class ShmCollective final : public Collective {
                          absl::Time deadline) override;
   absl::Status Broadcast(absl::Span<std::byte> data, int root, absl::Time deadline) override;
   absl::Status Barrier(absl::Time deadline) override;
+  absl::Status Check() override;
   void Abort(absl::Status reason) override;
 
  private:
@@ -94,6 +95,8 @@ class ShmCollective final : public Collective {
   int FirstMissing(uint32_t phase, int from) const;
   // Breaks the group if a rank has gone before all have reached `phase`.
   absl::Status CheckPeers(uint32_t phase);
+  // Breaks the group, naming the rank, if that one has gone while this rank was in `call`.
+  absl::Status CheckPeer(int rank, const std::string& call);
   void WatchPeers();
 
   bool Broken() const;

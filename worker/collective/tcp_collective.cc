@@ -343,6 +343,16 @@ absl::StatusOr<bool> TcpCollective::Receive(int peer, bool header) {
   return true;
 }
 
+absl::Status TcpCollective::Check() {
+  LANCET_RETURN_IF_ERROR(Failure());
+  for (int peer = 0; peer < world_size_; ++peer) {
+    if (peer == rank_) continue;
+    pollfd entry = {sockets_[peer].get(), POLLRDHUP, 0};
+    if (poll(&entry, 1, 0) == 1 && entry.revents != 0) return Gone(peer, "it left the group");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TcpCollective::Gone(int peer, const std::string& how) {
   return Break(absl::UnavailableError(absl::StrCat("rank ", peer, " is gone: ", how, " (missed by rank ",
                                                    rank_, " in ", Describe(call_), ")")));

@@ -49,6 +49,7 @@ class TcpCollective final : public Collective {
                          absl::Time deadline) override;
   absl::Status Broadcast(absl::Span<std::byte> data, int root, absl::Time deadline) override;
   absl::Status Barrier(absl::Time deadline) override;
+  absl::Status Check() override;
   void Abort(absl::Status reason) override;
 
  private:

@@ -157,7 +157,8 @@ void CudaPassTables::List(const CudaPass& pass) {
 }
 
 absl::Status CudaPassTables::Upload(const CudaPass& pass, const CudaPassInputs& inputs,
-                                    absl::Duration timeout, cudaStream_t stream) {
+                                    absl::Duration timeout, const CudaContext& ctx) {
+  const cudaStream_t stream = ctx.stream();
   const int64_t num_ids = static_cast<int64_t>(inputs.ids.size());
   const int64_t num_scalars = static_cast<int64_t>(inputs.scalars.size());
   if (pass.rows() > max_rows_ || static_cast<int64_t>(pass.blocks_.size()) > max_blocks_ ||
@@ -172,7 +173,7 @@ absl::Status CudaPassTables::Upload(const CudaPass& pass, const CudaPassInputs& 
                    static_cast<int64_t>(single_rows_.size()), num_ids, num_scalars);
   Staging& staging = staging_[next_staging_];
   next_staging_ = (next_staging_ + 1) % staging_.size();
-  LANCET_RETURN_IF_ERROR(WaitForEvent(staging.copied.get(), timeout));
+  LANCET_RETURN_IF_ERROR(ctx.WaitFor(staging.copied.get(), timeout));
   uint8_t* const host = staging.bytes.data();
   const auto put = [&](int64_t offset, const auto& values) {
     if (!values.empty()) std::memcpy(host + offset, values.data(), values.size() * sizeof(values[0]));

@@ -101,7 +101,7 @@ class CudaPassTables {
   // Enqueues one copy; the pass may change afterwards. Waits, until `timeout`, while kPassesInFlight uploads
   // before this one are on their way. ResourceExhausted beyond the sizes given to Create, DeadlineExceeded.
   absl::Status Upload(const CudaPass& pass, const CudaPassInputs& inputs, absl::Duration timeout,
-                      cudaStream_t stream);
+                      const CudaContext& ctx);
 
   const int32_t* t() const { return At<int32_t>(layout_.positions); }
   const int32_t* h() const { return t() + rows_; }

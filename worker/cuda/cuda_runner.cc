@@ -19,6 +19,7 @@
 #include "worker/engine/denoise.h"
 #include "worker/engine/latent_preview.h"
 #include "worker/engine/start_noise.h"
+#include "worker/loader/device_shapes.h"
 #include "worker/loader/shard_plan.h"
 #include "worker/model/latent_embedding.h"
 
@@ -26,6 +27,8 @@ namespace lancet {
 namespace {
 
 constexpr int64_t kLeastMaxRows = 1024;
+// For the devices of a group to find each other.
+constexpr absl::Duration kFormTimeout = absl::Seconds(60);
 // Captured passes: sizes of pictures, guided and not, and numbers of answers that come again and again. Each
 // takes about a megabyte of the device.
 constexpr size_t kMaxGraphs = 32;
@@ -41,19 +44,18 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateCudaRunner(const Checkpoint& 
 
 absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& checkpoint,
                                                              const EngineOptions& options) {
-  if (options.world_size != 1) {
-    return absl::UnimplementedError(
-        absl::StrCat("the CUDA backend runs groups of one rank; this one has ", options.world_size));
-  }
   std::unique_ptr<CudaRunner> runner(new CudaRunner(options));
   const ModelConfig& config = runner->config_ = checkpoint.config();
-  LANCET_ASSIGN_OR_RETURN(runner->ctx_, CudaContext::Create(options.device_ordinal));
+  runner->ordinal_ = options.device_ordinal;
+  if (runner->ordinal_ < 0) runner->ordinal_ = options.rank % std::max(1, CudaDeviceCount());
+  LANCET_ASSIGN_OR_RETURN(runner->ctx_, CudaContext::Create(runner->ordinal_));
   const CudaContext& ctx = *runner->ctx_;
   CpuOptions cpu;
   cpu.threads = options.threads;
   LANCET_ASSIGN_OR_RETURN(runner->cpu_, KernelContext::CreateCpu(cpu));
   runner->cpu_->BindCallingThread();
-  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
+  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, options.rank, options.world_size));
+  LANCET_ASSIGN_OR_RETURN(runner->shard_, ShardConfig(config, plan));
   const bool can_answer = checkpoint.vision() != nullptr;
   const LinearMode mode = options.linears.mode;
   const CudaProducts products = mode == LinearMode::kW4A8Fp8 ? CudaProducts::kFp8
@@ -75,7 +77,7 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
     limits.cell_px = vision.patch_size * vision.merge_size;
   }
   // A request has at most two caches, each with up to two blocks in a pass.
-  LANCET_ASSIGN_OR_RETURN(runner->trunk_, CudaTrunk::Create(ctx, config, std::move(weights), products,
+  LANCET_ASSIGN_OR_RETURN(runner->trunk_, CudaTrunk::Create(ctx, runner->shard_, std::move(weights), products,
                                                             limits.max_rows, 4 * options.max_requests));
   VaeDecoderOptions vae_options;
   vae_options.max_latents = options.max_latents;
@@ -110,13 +112,16 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   LANCET_ASSIGN_OR_RETURN(runner->preview_, DeviceArray<float>::Create(n * kLatentChannels));
   LANCET_ASSIGN_OR_RETURN(runner->norms_, DeviceArray<double>::Create(2 * cuda::kNormBlocks));
   if (can_answer) {
-    LANCET_ASSIGN_OR_RETURN(runner->logits_,
-                            DeviceArray<bf16>::Create(options.max_requests * config.vocab_size));
+    LANCET_ASSIGN_OR_RETURN(
+        runner->logits_,
+        DeviceArray<bf16>::Create(options.max_requests * runner->trunk_->weights().head_rows.size()));
     LANCET_ASSIGN_OR_RETURN(runner->best_, DeviceArray<cuda::ArgmaxPair>::Create(
                                                int64_t{options.max_requests} * cuda::kArgmaxBlocks));
     LANCET_ASSIGN_OR_RETURN(runner->picked_, DeviceArray<int32_t>::Create(options.max_requests));
+    LANCET_ASSIGN_OR_RETURN(runner->scores_, DeviceArray<float>::Create(options.max_requests));
   }
   LANCET_ASSIGN_OR_RETURN(runner->host_picked_, HostArray<int32_t>::Create(options.max_requests));
+  LANCET_ASSIGN_OR_RETURN(runner->host_scores_, HostArray<float>::Create(options.max_requests));
   runner->graphs_.emplace(ctx, kMaxGraphs, options.collective_timeout);
   LANCET_RETURN_IF_ERROR(ctx.Wait(absl::Seconds(60)));
   // All scratch is taken by now; requests take their caches from what is left.
@@ -129,7 +134,7 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
 }
 
 size_t CudaRunner::collective_capacity() const {
-  // One rank reduces nothing.
+  // Nothing is summed over the host's collective.
   return 1;
 }
 
@@ -137,14 +142,31 @@ absl::Status CudaRunner::Attach(Collective* collective) {
   collective_ = collective;
   cpu_->BindCallingThread();
   // The device is a property of the thread.
-  return CudaStatus(cudaSetDevice(options_.device_ordinal), "cudaSetDevice");
+  LANCET_CUDA_RETURN_IF_ERROR(cudaSetDevice(ordinal_));
+  return options_.world_size == 1 ? absl::OkStatus() : JoinGroup();
+}
+
+absl::Status CudaRunner::JoinGroup() {
+  ctx_->set_watch(nullptr);
+  // The old epoch's memory goes when the new group stands: by then no peer addresses it any more.
+  if (group_ != nullptr) group_->Disconnect();
+  DeviceCollectiveOptions options;
+  options.transport = options_.device_transport;
+  options.lane_bytes = trunk_->lane_bytes(options_.f32_partials);
+  options.create_deadline = absl::Now() + std::min(kFormTimeout, options_.collective_timeout);
+  LANCET_ASSIGN_OR_RETURN(auto group, DeviceCollective::Create(*ctx_, collective_, options));
+  LANCET_RETURN_IF_ERROR(trunk_->Attach(group.get(), options_.f32_partials));
+  LANCET_RETURN_IF_ERROR(vae_->ReserveShared(options_.world_size));
+  ctx_->set_watch(group.get());
+  group_ = std::move(group);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<ModelRequest>> CudaRunner::Admit(const RequestPlan& plan) {
   auto request = std::make_unique<CudaRequest>(plan);
   const CacheLayout& layout = request->layout;
   const int64_t target_rows = plan.draws() ? plan.target.num_latents() + 2 : 0;
-  const int64_t kv_cols = config_.num_kv_heads * config_.head_dim;
+  const int64_t kv_cols = shard_.num_kv_heads * config_.head_dim;
   LANCET_ASSIGN_OR_RETURN(
       request->conditional,
       CudaKvCache::Create(config_.num_layers, layout.shared + layout.conditional + target_rows, kv_cols));
@@ -426,6 +448,7 @@ CudaGraphs::Key CudaRunner::GraphKey(absl::Span<const Placed> placed) const {
 
 absl::Status CudaRunner::EnqueueAnswers(int64_t count) {
   const CudaTrunkWeights& weights = trunk_->weights();
+  const int64_t share = weights.head_rows.size();
   for (int64_t first = 0; first < count; first += cuda::kMaxFewRows) {
     cuda::FewRowsArgs args;
     args.x = trunk_->stream_rows(first);
@@ -434,15 +457,20 @@ absl::Status CudaRunner::EnqueueAnswers(int64_t count) {
     args.norm = weights.und_norm.data();
     args.eps = config_.rms_norm_eps;
     args.dense = weights.head.data();
-    args.rows = config_.vocab_size;
+    args.rows = share;
     args.cols = config_.hidden_size;
-    args.y = logits_.data() + first * config_.vocab_size;
-    args.y_stride = config_.vocab_size;
+    args.y = logits_.data() + first * share;
+    args.y_stride = share;
     LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, ctx_->stream()));
   }
-  return CudaStatus(cuda::Argmax(logits_.data(), count, config_.vocab_size, valid_tokens_, best_.data(),
-                                 picked_.data(), ctx_->stream()),
+  return CudaStatus(cuda::Argmax(logits_.data(), count, share, ValidShare(), best_.data(), picked_.data(),
+                                 ctx_->stream(), scores_.data()),
                     "argmax");
+}
+
+int64_t CudaRunner::ValidShare() const {
+  const Range& rows = trunk_->weights().head_rows;
+  return std::clamp<int64_t>(valid_tokens_ - rows.begin, 0, rows.size());
 }
 
 absl::Status CudaRunner::RunPass(absl::Span<const PassItem> items, absl::Span<WorkResult> results) {
@@ -458,8 +486,12 @@ absl::Status CudaRunner::RunPass(absl::Span<const PassItem> items, absl::Span<Wo
     if (last.gen_rows > 0) last.picture = pictures++;
     answers += item.work.kind == WorkKind::kAnswer ? 1 : 0;
     recurs = recurs && item.work.kind != WorkKind::kPrefill;
-    pictures_wait = pictures_wait || (item.work.kind == WorkKind::kDenoise &&
-                                      (item.work.preview != PreviewMethod::kNone || item.work.snapshot));
+    // Of previews the ranks have their parts of the decoder's pictures.
+    pictures_wait =
+        pictures_wait ||
+        (item.work.kind == WorkKind::kDenoise &&
+         (item.work.preview == PreviewMethod::kVae ||
+          (options_.rank == 0 && (item.work.preview != PreviewMethod::kNone || item.work.snapshot))));
     if (trace_ != nullptr && item.work.kind == WorkKind::kDenoise && item.work.index == 0) {
       LANCET_RETURN_IF_ERROR(TraceCaches(*last.request));
     }
@@ -483,6 +515,8 @@ absl::Status CudaRunner::RunPass(absl::Span<const PassItem> items, absl::Span<Wo
   if (answers > 0) {
     LANCET_RETURN_IF_ERROR(
         picked_.CopyTo(absl::MakeSpan(host_picked_.data(), static_cast<size_t>(answers)), ctx_->stream()));
+    LANCET_RETURN_IF_ERROR(
+        scores_.CopyTo(absl::MakeSpan(host_scores_.data(), static_cast<size_t>(answers)), ctx_->stream()));
   }
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
   for (size_t i = 0; pictures_wait && i < placed.size(); ++i) {
@@ -562,6 +596,8 @@ absl::Status CudaRunner::TakeSnapshot(const Placed& placed, WorkResult& result) 
 }
 
 absl::Status CudaRunner::Preview(const Placed& placed, WorkResult& result) {
+  // Only the decoder is every rank's business.
+  if (options_.rank != 0 && placed.work.preview != PreviewMethod::kVae) return absl::OkStatus();
   CudaRequest& request = *placed.request;
   LANCET_CUDA_RETURN_IF_ERROR(cuda::EstimateClean(
       request.latents.data(), velocity_.data() + placed.gen * kLatentChannels,
@@ -571,35 +607,59 @@ absl::Status CudaRunner::Preview(const Placed& placed, WorkResult& result) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<TokenChoice>> CudaRunner::BestOfRanks(std::vector<TokenChoice> mine) {
+  if (options_.world_size == 1) return mine;
+  std::vector<TokenChoice> all(mine.size() * options_.world_size);
+  const auto bytes = [](std::vector<TokenChoice>& choices) {
+    return absl::Span<std::byte>(reinterpret_cast<std::byte*>(choices.data()),
+                                 choices.size() * sizeof(TokenChoice));
+  };
+  LANCET_RETURN_IF_ERROR(
+      collective_->AllGather(bytes(mine), bytes(all), absl::Now() + options_.collective_timeout));
+  for (size_t i = 0; i < all.size(); ++i) {
+    TokenChoice& best = mine[i % mine.size()];
+    if (all[i].IsBetterThan(best)) best = all[i];
+  }
+  return mine;
+}
+
 absl::Status CudaRunner::ReadAnswers(absl::Span<const Placed> placed, absl::Span<WorkResult> results) {
-  int64_t answer_row = 0;
+  std::vector<size_t> answers;
+  std::vector<TokenChoice> choices;
+  const Range& ids = trunk_->weights().head_rows;
   for (size_t i = 0; i < placed.size(); ++i) {
     if (placed[i].work.kind != WorkKind::kAnswer) continue;
-    CudaRequest& request = *placed[i].request;
-    const AnswerParams& answer = *request.plan.answer;
-    const int32_t index = placed[i].work.index;
-    int32_t id = host_picked_.data()[answer_row];
+    const RequestPlan& plan = placed[i].request->plan;
+    const AnswerParams& answer = *plan.answer;
+    const int64_t index = static_cast<int64_t>(answers.size());
+    answers.push_back(i);
+    TokenChoice& choice = choices.emplace_back();
     if (answer.temperature > 0 || trace_ != nullptr || answer.num_valid_tokens != valid_tokens_) {
       std::vector<bf16> row;
-      LANCET_RETURN_IF_ERROR(
-          TraceRows(logits_.data() + answer_row * config_.vocab_size, config_.vocab_size, row));
-      if (trace_ != nullptr) trace_->OnLogits(request.plan.request_id, index, 0, row);
-      const TokenChoice choice = ChooseToken(answer, request.plan.seed, answer.first_index + index, 0, row);
-      if (choice.id < 0) return absl::InternalError("every logit of an answer is NaN");
-      id = choice.id;
+      LANCET_RETURN_IF_ERROR(TraceRows(logits_.data() + index * ids.size(), ids.size(), row));
+      if (trace_ != nullptr) trace_->OnLogits(plan.request_id, placed[i].work.index, ids.begin, row);
+      choice = ChooseToken(answer, plan.seed, answer.first_index + placed[i].work.index, ids.begin, row);
+    } else if (ValidShare() > 0) {
+      choice = {host_scores_.data()[index], static_cast<int32_t>(ids.begin) + host_picked_.data()[index]};
     }
-    ++answer_row;
-    request.last_token = id;
-    results[i].token = AnswerToken{id, id == answer.stop_token_id || index + 1 == answer.max_new_tokens};
+  }
+  LANCET_ASSIGN_OR_RETURN(choices, BestOfRanks(std::move(choices)));
+  for (size_t k = 0; k < answers.size(); ++k) {
+    const Placed& item = placed[answers[k]];
+    const AnswerParams& answer = *item.request->plan.answer;
+    const int32_t id = choices[k].id;
+    if (id < 0) return absl::InternalError("every logit of an answer is NaN");
+    item.request->last_token = id;
+    results[answers[k]].token =
+        AnswerToken{id, id == answer.stop_token_id || item.work.index + 1 == answer.max_new_tokens};
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<RgbImage> CudaRunner::MakePreview(const CudaRequest& request, PreviewMethod method) {
+absl::StatusOr<std::optional<RgbImage>> CudaRunner::MakePreview(const CudaRequest& request,
+                                                                PreviewMethod method) {
   const TargetBlock& target = request.plan.target;
-  if (method == PreviewMethod::kVae) {
-    return vae_->DecodePicture(preview_.data(), target.latent_height, target.latent_width);
-  }
+  if (method == PreviewMethod::kVae) return DecodeEstimate(target);
   std::vector<float> clean(target.num_latents() * kLatentChannels);
   LANCET_RETURN_IF_ERROR(preview_.CopyTo(absl::MakeSpan(clean), ctx_->stream()));
   LANCET_RETURN_IF_ERROR(ctx_->Wait(options_.collective_timeout));
@@ -612,6 +672,13 @@ absl::StatusOr<std::optional<RgbImage>> CudaRunner::Decode(ModelRequest& request
   const TargetBlock& target = mine.plan.target;
   LANCET_CUDA_RETURN_IF_ERROR(cuda::WidenRows(mine.latents.data(), target.num_latents() * kLatentChannels,
                                               preview_.data(), ctx_->stream()));
+  return DecodeEstimate(target);
+}
+
+absl::StatusOr<std::optional<RgbImage>> CudaRunner::DecodeEstimate(const TargetBlock& target) {
+  if (group_ != nullptr) {
+    return vae_->DecodeShared(preview_.data(), target.latent_height, target.latent_width, *group_);
+  }
   LANCET_ASSIGN_OR_RETURN(RgbImage image,
                           vae_->DecodePicture(preview_.data(), target.latent_height, target.latent_width));
   return std::optional<RgbImage>(std::move(image));

@@ -17,6 +17,7 @@
 #include "kernels/cuda/host_array.h"
 #include "kernels/cuda/sampler_ops.h"
 #include "kernels/kernel_context.h"
+#include "worker/collective/device/device_collective.h"
 #include "worker/cuda/cuda_graphs.h"
 #include "worker/cuda/cuda_pass.h"
 #include "worker/cuda/cuda_request.h"
@@ -25,6 +26,7 @@
 #include "worker/cuda/cuda_vae_encoder.h"
 #include "worker/cuda/cuda_vae_layers.h"
 #include "worker/cuda/cuda_vision_encoder.h"
+#include "worker/engine/answer.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/model_runner.h"
 
@@ -63,6 +65,8 @@ class CudaRunner final : public ModelRunner {
   };
   explicit CudaRunner(const EngineOptions& options) : options_(options) {}
 
+  // A new epoch of the devices of a group.
+  absl::Status JoinGroup();
   absl::StatusOr<Placed> Place(const PassItem& item, CudaPass& pass);
   // Token ids of the und rows, in the order of the stream.
   std::vector<int32_t> TokenIds(absl::Span<const Placed> placed, const CudaPass& pass) const;
@@ -83,15 +87,23 @@ class CudaRunner final : public ModelRunner {
   absl::Status Preview(const Placed& placed, WorkResult& result);
   absl::Status TakeSnapshot(const Placed& placed, WorkResult& result);
   absl::Status TraceVelocity(const Placed& placed, bool conditional, const bf16* velocity);
+  // How many of this rank's part of the vocabulary may be picked.
+  int64_t ValidShare() const;
+  // Of each choice the best over the ranks.
+  absl::StatusOr<std::vector<TokenChoice>> BestOfRanks(std::vector<TokenChoice> mine);
   absl::Status ReadAnswers(absl::Span<const Placed> placed, absl::Span<WorkResult> results);
   // Of the estimate in preview_.
-  absl::StatusOr<RgbImage> MakePreview(const CudaRequest& request, PreviewMethod method);
+  absl::StatusOr<std::optional<RgbImage>> MakePreview(const CudaRequest& request, PreviewMethod method);
+  // What is in preview_, decoded by all ranks; nothing on others than rank 0.
+  absl::StatusOr<std::optional<RgbImage>> DecodeEstimate(const TargetBlock& target);
 
   absl::Status TraceCaches(const CudaRequest& request);
   absl::Status TraceRows(const bf16* device, int64_t values, std::vector<bf16>& host);
 
   const EngineOptions options_;
   ModelConfig config_;
+  ModelConfig shard_;  // what this rank owns of it
+  int ordinal_ = 0;    // of the device
   ModelLimits limits_;
   std::unique_ptr<CudaContext> ctx_;
   std::unique_ptr<KernelContext> cpu_;
@@ -105,15 +117,18 @@ class CudaRunner final : public ModelRunner {
   cuda::PositionTable positions_;
 
   Collective* collective_ = nullptr;
+  std::unique_ptr<DeviceCollective> group_;  // null in a group of one
   EngineTrace* trace_ = nullptr;
   DeviceArray<bf16> normed_;    // [max_rows, hidden]
   DeviceArray<bf16> velocity_;  // [max_rows, 48], by gen row
   DeviceArray<float> preview_;  // [max_latents, 48]
   DeviceArray<double> norms_;
-  DeviceArray<bf16> logits_;  // [max_requests, vocab]
+  DeviceArray<bf16> logits_;  // [max_requests, the rank's part of the vocabulary]
   DeviceArray<cuda::ArgmaxPair> best_;
   DeviceArray<int32_t> picked_;  // [max_requests]
+  DeviceArray<float> scores_;    // [max_requests]
   HostArray<int32_t> host_picked_;
+  HostArray<float> host_scores_;
   int32_t valid_tokens_ = 0;  // of the answers that are picked on the device
   std::optional<CudaGraphs> graphs_;
 };

@@ -81,7 +81,10 @@ absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& 
   LANCET_CUDNN_RETURN_IF_ERROR(cudnnCreate(trunk->paired_handle_.receive()));
   LANCET_CUDNN_RETURN_IF_ERROR(cudnnSetStream(trunk->paired_handle_.get(), trunk->paired_.get()));
   trunk->paired_cudnn_.emplace(trunk->paired_handle_.get());
-  for (auto* event : {&trunk->many_done_, &trunk->few_done_, &trunk->paired_done_}) {
+  LANCET_CUDA_RETURN_IF_ERROR(
+      cudaStreamCreateWithPriority(trunk->fetches_.receive(), cudaStreamNonBlocking, greatest_priority));
+  for (auto* event : {&trunk->many_done_, &trunk->few_done_, &trunk->paired_done_, &trunk->products_done_[0],
+                      &trunk->products_done_[1], &trunk->fetched_[0], &trunk->fetched_[1]}) {
     LANCET_CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(event->receive(), cudaEventDisableTiming));
   }
   LANCET_RETURN_IF_ERROR(ctx.Wait(absl::Seconds(30)));
@@ -95,15 +98,17 @@ absl::Status CudaTrunk::Prepare(const CudaPass& pass, const CudaPassInputs& inpu
                                                    " and ", few_capacity_));
   }
   LANCET_RETURN_IF_ERROR(pass.Check());
-  return tables_.Upload(pass, inputs, timeout, ctx_.stream());
+  if (group_ != nullptr) LANCET_RETURN_IF_ERROR(group_->Align());
+  return tables_.Upload(pass, inputs, timeout, ctx_);
 }
 
 void CudaTrunk::AppendShape(std::vector<int64_t>& key) const {
   tables_.AppendShape(key);
   key.push_back((choices_.side_streams ? 1 : 0) + (choices_.gated_product ? 2 : 0) +
-                (choices_.fast_fp8_sums ? 4 : 0));
+                (choices_.fast_fp8_sums ? 4 : 0) + (choices_.halves ? 8 : 0));
   key.push_back(cudnn_works_ ? cudnn_.generation() : -1);
   key.push_back(paired_cudnn_->generation());
+  key.push_back(group_generation_);
 }
 
 absl::Status CudaTrunk::Join(cudaStream_t waiting, cudaStream_t stream, cudaEvent_t event) {
@@ -130,8 +135,9 @@ cuda::RowOutput CudaTrunk::Activations(const CudaLinear& linear) const {
 }
 
 absl::Status CudaTrunk::Product(const CudaLinear& linear, const bf16* x, int64_t rows, bool accumulate,
-                                bf16* y) {
+                                MatmulOutput output, void* y) {
   MatmulShape shape;
+  shape.output = output;
   shape.tokens = rows;
   shape.rows = linear.rows();
   shape.cols = linear.cols();
@@ -211,9 +217,7 @@ absl::Status CudaTrunk::FewOut(const Rows& rows) {
     args.panels = rows.expert->o.panels();
     args.rows = rows.expert->o.rows();
     args.cols = rows.expert->o.cols();
-    args.output = cuda::FewRowsOutput::kResidual;
-    args.y = stream_rows(rows.first + first);
-    args.y_stride = config_.hidden_size;
+    PutFew(rows.first + first, args);
     LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }
   return absl::OkStatus();
@@ -241,9 +245,7 @@ absl::Status CudaTrunk::FewMlp(const Rows& rows) {
     args.panels = rows.expert->down.panels();
     args.rows = rows.expert->down.rows();
     args.cols = rows.expert->down.cols();
-    args.output = cuda::FewRowsOutput::kResidual;
-    args.y = stream_rows(rows.first + first);
-    args.y_stride = config_.hidden_size;
+    PutFew(rows.first + first, args);
     LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }
   return absl::OkStatus();
@@ -253,10 +255,8 @@ absl::Status CudaTrunk::FewMlp(const Rows& rows) {
 
 absl::Status CudaTrunk::ManyQkv(const Rows& rows) {
   if (rows.count == 0) return absl::OkStatus();
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(
-      stream_rows(rows.first), config_.hidden_size, rows.expert->input_norm.data(), config_.rms_norm_eps,
-      rows.count, config_.hidden_size, Activations(rows.expert->qkv), ctx_.stream()));
-  return Product(rows.expert->qkv, activation_.data(), rows.count, /*accumulate=*/false,
+  LANCET_ASSIGN_OR_RETURN(const bf16* const x, Norm(rows, rows.expert->input_norm, rows.expert->qkv));
+  return Product(rows.expert->qkv, x, rows.count, /*accumulate=*/false, MatmulOutput::kBf16,
                  qkv_.data() + rows.first * rows.expert->qkv.rows());
 }
 
@@ -268,14 +268,12 @@ absl::Status CudaTrunk::ManyOut(const Rows& rows) {
     LANCET_CUDA_RETURN_IF_ERROR(
         cuda::QuantiseRows(x, cols, rows.count, cols, Activations(rows.expert->o), ctx_.stream()));
   }
-  return Product(rows.expert->o, x, rows.count, /*accumulate=*/true, stream_rows(rows.first));
+  return AddProduct(rows.expert->o, x, rows);
 }
 
 absl::Status CudaTrunk::ManyMlp(const Rows& rows) {
   if (rows.count == 0) return absl::OkStatus();
-  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(
-      stream_rows(rows.first), config_.hidden_size, rows.expert->post_norm.data(), config_.rms_norm_eps,
-      rows.count, config_.hidden_size, Activations(rows.expert->gate_up), ctx_.stream()));
+  LANCET_ASSIGN_OR_RETURN(const bf16* const x, Norm(rows, rows.expert->post_norm, rows.expert->gate_up));
   const CudaLinear& gate_up = rows.expert->gate_up;
   const CudaLinear& down = rows.expert->down;
   const bool in_fp8 = gate_up.fp8() != nullptr && down.fp8() != nullptr;
@@ -292,7 +290,7 @@ absl::Status CudaTrunk::ManyMlp(const Rows& rows) {
       args.gate_up = gate_up.fp8();
       args.gate_up_factors = gate_up.fp8_factors();
     } else {
-      args.x = activation_.data();
+      args.x = x;
       args.gate_up = gate_up.dense();
     }
     LANCET_CUDA_RETURN_IF_ERROR(cuda::GatedProduct(args, ctx_.stream()));
@@ -300,14 +298,22 @@ absl::Status CudaTrunk::ManyMlp(const Rows& rows) {
       LANCET_CUDA_RETURN_IF_ERROR(cuda::QuantiseRows(gate_up_.data(), args.inner, rows.count, args.inner,
                                                      Activations(down), ctx_.stream()));
     }
-    return Product(down, gate_up_.data(), rows.count, /*accumulate=*/true, stream_rows(rows.first));
+    return AddProduct(down, gate_up_.data(), rows);
   }
   LANCET_RETURN_IF_ERROR(
-      Product(rows.expert->gate_up, activation_.data(), rows.count, /*accumulate=*/false, gate_up_.data()));
+      Product(gate_up, x, rows.count, /*accumulate=*/false, MatmulOutput::kBf16, gate_up_.data()));
   LANCET_CUDA_RETURN_IF_ERROR(cuda::SiluMul(gate_up_.data(), rows.count, config_.intermediate_size,
                                             Activations(rows.expert->down), ctx_.stream()));
-  return Product(rows.expert->down, activation_.data(), rows.count, /*accumulate=*/true,
-                 stream_rows(rows.first));
+  return AddProduct(rows.expert->down, activation_.data(), rows);
+}
+
+absl::StatusOr<const bf16*> CudaTrunk::Norm(const Rows& rows, const DeviceArray<bf16>& weight,
+                                            const CudaLinear& next) {
+  if (normed_by_sum_) return normed_.data() + (rows.first - few_sum_.rows) * config_.hidden_size;
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::RmsNorm(stream_rows(rows.first), config_.hidden_size, weight.data(),
+                                            config_.rms_norm_eps, rows.count, config_.hidden_size,
+                                            Activations(next), ctx_.stream()));
+  return activation_.data();
 }
 
 // --- Attention. ---
@@ -332,11 +338,12 @@ cuda::QkRopeArgs CudaTrunk::RopeArgs(const Rows& rows, int layer) const {
   return args;
 }
 
-absl::Status CudaTrunk::AttendLarge(int layer) {
-  const bool pairs = choices_.side_streams && tables_.large_blocks().size() > 1;
+absl::Status CudaTrunk::AttendLarge(int layer, size_t first, size_t count) {
+  const bool pairs = choices_.side_streams && count > 1;
   if (pairs) LANCET_RETURN_IF_ERROR(Join(paired_.get(), ctx_.stream(), many_done_.get()));
   bool odd = false;
-  for (const cuda::AttentionBlock& block : tables_.large_blocks()) {
+  for (size_t i = first; i < first + count; ++i) {
+    const cuda::AttentionBlock& block = tables_.large_blocks()[i];
     PictureAttentionArgs args;
     args.q_stride = QkvCols(config_);
     args.q = qkv_.data() + block.first_row * args.q_stride;
@@ -384,12 +391,21 @@ absl::Status CudaTrunk::AttendFew(const Rows& few, int layer, bool fresh) {
   return CudaStatus(cuda::SplitAttention(args, few_stream_), "split attention");
 }
 
-absl::Status CudaTrunk::AttendMany(int layer) {
-  int tiles = tables_.num_tiles();
-  if (cudnn_works_ && !tables_.large_blocks().empty()) {
-    const absl::Status status = AttendLarge(layer);
+absl::Status CudaTrunk::AttendMany(int layer, bool small, size_t first, size_t count) {
+  // Tiles of large blocks lie behind the others, in the blocks' order.
+  const auto tiles_of = [&](size_t from, size_t to) {
+    int tiles = 0;
+    for (size_t i = from; i < to; ++i) {
+      tiles += (tables_.large_blocks()[i].num_rows + cuda::kQueryTile - 1) / cuda::kQueryTile;
+    }
+    return tiles;
+  };
+  const int begin = small ? 0 : tables_.num_small_tiles() + tiles_of(0, first);
+  int end = tables_.num_small_tiles() + tiles_of(0, first + count);
+  if (cudnn_works_ && count > 0) {
+    const absl::Status status = AttendLarge(layer, first, count);
     if (status.ok()) {
-      tiles = tables_.num_small_tiles();
+      end = small ? tables_.num_small_tiles() : begin;
     } else {
       LogWarning("cuDNN attention is not used", {{"reason", std::string(status.message())}});
       cudnn_works_ = false;
@@ -401,8 +417,8 @@ absl::Status CudaTrunk::AttendMany(int layer) {
   args.out = attn_.data();
   args.out_stride = QCols(config_);
   args.blocks = tables_.blocks();
-  args.tiles = tables_.tiles();
-  args.num_tiles = tiles;
+  args.tiles = tables_.tiles() + begin;
+  args.num_tiles = end - begin;
   args.heads = static_cast<int>(config_.num_heads);
   args.group = static_cast<int>(config_.num_heads / config_.num_kv_heads);
   args.head_dim = static_cast<int>(config_.head_dim);
@@ -427,8 +443,13 @@ absl::Status CudaTrunk::Trace(int64_t rows) {
 absl::Status CudaTrunk::Forward(const CudaPass& pass) {
   const cudaStream_t main = ctx_.stream();
   // A chain of few rows costs latency, the others arithmetic: beside each other the chain is free.
-  const bool beside = choices_.side_streams && pass.few_rows() > 0 && pass.rows() > pass.few_rows();
+  const bool beside = choices_.side_streams && pass.few_rows() > 0 && pass.rows() > pass.few_rows() &&
+                      (group_ == nullptr || group_->lanes_overlap());
   few_stream_ = beside ? beside_.get() : main;
+  if (group_ != nullptr) group_->Rewind();
+  few_sum_ = {DeviceLane::kFew, /*is_f32=*/true, pass.few_rows(), config_.hidden_size};
+  many_sum_ = {DeviceLane::kMany, f32_partials_, pass.rows() - pass.few_rows(), config_.hidden_size};
+  normed_by_sum_ = false;
   cuda::RopeTableArgs rope;
   rope.t = tables_.t();
   rope.h = tables_.h();
@@ -442,6 +463,10 @@ absl::Status CudaTrunk::Forward(const CudaPass& pass) {
   rope.sin = sin_.data();
   LANCET_CUDA_RETURN_IF_ERROR(cuda::FillRopeTable(rope, main));
   if (beside) LANCET_RETURN_IF_ERROR(Join(few_stream_, main, many_done_.get()));
+  if (const std::array<Half, 2> halves = SplitHalves(pass); beside && halves[1].rows.count > 0) {
+    LANCET_RETURN_IF_ERROR(ForwardHalves(pass, halves));
+    return Join(main, few_stream_, few_done_.get());
+  }
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const CudaTrunkWeights::Layer& weights = weights_.layers[layer];
     const Rows few = {0, pass.few_rows(), &weights.und};
@@ -464,14 +489,27 @@ absl::Status CudaTrunk::Forward(const CudaPass& pass) {
       LANCET_RETURN_IF_ERROR(Join(few_stream_, main, many_done_.get()));
     }
     LANCET_RETURN_IF_ERROR(AttendFew(few, index, fresh));
-    LANCET_RETURN_IF_ERROR(AttendMany(index));
+    LANCET_RETURN_IF_ERROR(AttendMany(index, /*small=*/true, 0, tables_.large_blocks().size()));
+    LANCET_RETURN_IF_ERROR(StartFew(few.count));
     LANCET_RETURN_IF_ERROR(FewOut(few));
+    LANCET_RETURN_IF_ERROR(SumFew());
+    LANCET_RETURN_IF_ERROR(StartMany(pass));
     LANCET_RETURN_IF_ERROR(ManyOut(many));
     LANCET_RETURN_IF_ERROR(ManyOut(gen));
+    LANCET_RETURN_IF_ERROR(SumMany(pass, &weights.und.post_norm, &weights.gen.post_norm, &weights.und.gate_up,
+                                   &weights.gen.gate_up));
     if (trace_ != nullptr) LANCET_RETURN_IF_ERROR(Trace(pass.rows()));
+    LANCET_RETURN_IF_ERROR(StartFew(few.count));
     LANCET_RETURN_IF_ERROR(FewMlp(few));
+    LANCET_RETURN_IF_ERROR(SumFew());
+    LANCET_RETURN_IF_ERROR(StartMany(pass));
     LANCET_RETURN_IF_ERROR(ManyMlp(many));
     LANCET_RETURN_IF_ERROR(ManyMlp(gen));
+    const CudaTrunkWeights::Layer* const next =
+        layer + 1 < config_.num_layers ? &weights_.layers[layer + 1] : nullptr;
+    LANCET_RETURN_IF_ERROR(next == nullptr ? SumMany(pass, nullptr, nullptr, nullptr, nullptr)
+                                           : SumMany(pass, &next->und.input_norm, &next->gen.input_norm,
+                                                     &next->und.qkv, &next->gen.qkv));
   }
   if (beside) LANCET_RETURN_IF_ERROR(Join(main, few_stream_, few_done_.get()));
   return absl::OkStatus();

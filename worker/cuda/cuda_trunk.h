@@ -1,6 +1,7 @@
 // The Mixture-of-Transformers trunk of one rank on a device: layers of attention and MLP over a packed pass.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -14,9 +15,11 @@
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda/cuda_handle.h"
 #include "kernels/cuda/cudnn_attention.h"
+#include "kernels/cuda/few_rows_linear.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/qk_rope.h"
 #include "kernels/cuda/row_ops.h"
+#include "worker/collective/device/device_collective.h"
 #include "worker/cuda/cuda_pass.h"
 #include "worker/cuda/cuda_trunk_weights.h"
 
@@ -34,6 +37,8 @@ struct CudaTrunkChoices {
   // Few rows go beside the others on streams of their own, where a pass has both, and large blocks beside
   // each other.
   bool side_streams = true;
+  // In a group, latents in two halves, where that hides the sums over the ranks.
+  bool halves = true;
   // Gate, up and activation of many rows in one launch, where the device has it.
   bool gated_product = false;
   // Products of E4M3 keep about 14 bits while they sum: a fifth faster.
@@ -43,7 +48,8 @@ struct CudaTrunkChoices {
 // Not thread-safe. Everything is enqueued on the context's stream, or begins and ends there; nothing waits.
 class CudaTrunk {
  public:
-  // Takes scratch for passes of up to max_rows rows in max_blocks blocks.
+  // Takes scratch for passes of up to max_rows rows in max_blocks blocks. `config` counts what this rank owns
+  // (ShardConfig).
   static absl::StatusOr<std::unique_ptr<CudaTrunk>> Create(const CudaContext& ctx, const ModelConfig& config,
                                                            CudaTrunkWeights weights, CudaProducts products,
                                                            int64_t max_rows, int64_t max_blocks);
@@ -54,6 +60,12 @@ class CudaTrunk {
   // The residual stream of the next pass, [max_rows, hidden]: few rows, then many, then gen. The caller
   // writes embeddings here before Forward and reads the final stream from here afterwards.
   bf16* stream_rows(int64_t first = 0) const { return stream_.data() + first * config_.hidden_size; }
+
+  // From now on `group`, of this rank's group, adds up what the ranks' products give; null for one rank.
+  // `f32_partials`: many rows' partial sums in f32 instead of bf16, the same on every rank.
+  absl::Status Attach(DeviceCollective* group, bool f32_partials);
+  // Bytes of a rank's partial sums, at most.
+  std::array<int64_t, kDeviceLanes> lane_bytes(bool f32_partials) const;
 
   // Copies what a pass needs to know to the device. Separate from Forward, which may be captured in a graph.
   // Waits only while several passes before this one are on their way, at most until `timeout`.
@@ -91,6 +103,7 @@ class CudaTrunk {
   absl::Status Trace(int64_t rows);
   // `overlaps`: of the first launch.
   absl::Status FewQkv(const Rows& rows, bool overlaps);
+  // o and down: added to the stream, or in a group to partial sums, which the group adds up.
   absl::Status FewOut(const Rows& rows);
   absl::Status FewMlp(const Rows& rows);
   absl::Status ManyQkv(const Rows& rows);
@@ -99,10 +112,44 @@ class CudaTrunk {
   cuda::QkRopeArgs RopeArgs(const Rows& rows, int layer) const;
   // Keys and values of the layer are in the caches, or (fresh) are those of the few rows.
   absl::Status AttendFew(const Rows& few, int layer, bool fresh);
-  absl::Status AttendMany(int layer);
-  absl::Status AttendLarge(int layer);
+  // Of the other rows: the small blocks if `small`, and `count` large ones from `first` on.
+  absl::Status AttendMany(int layer, bool small, size_t first, size_t count);
+  absl::Status AttendLarge(int layer, size_t first, size_t count);
   // y (+)= x w^T (+ bias). x is what a step wrote to Activations(linear), or, if the product is bf16, `x`.
-  absl::Status Product(const CudaLinear& linear, const bf16* x, int64_t rows, bool accumulate, bf16* y);
+  absl::Status Product(const CudaLinear& linear, const bf16* x, int64_t rows, bool accumulate,
+                       MatmulOutput output, void* y);
+  // The same, added to the stream or put among the partial sums.
+  absl::Status AddProduct(const CudaLinear& linear, const bf16* x, const Rows& rows);
+  // RMS norm of many rows as the next product reads them, unless the sum over the ranks left it; bf16 rows.
+  absl::StatusOr<const bf16*> Norm(const Rows& rows, const DeviceArray<bf16>& weight, const CudaLinear& next);
+
+  // --- In a group; nothing otherwise. ---
+  // Makes room for the partial sums of few rows, and of many.
+  absl::Status StartFew(int64_t rows);
+  absl::Status StartMany(const CudaPass& pass);
+  // Where few rows [first, ...) put what is added to the stream.
+  void PutFew(int64_t first, cuda::FewRowsArgs& args) const;
+  absl::Status SumFew();
+  // Latents in two halves, each a number of large blocks: while the sums of one are fetched, the other is
+  // computed. Without halves if there are not two worth it.
+  struct Half {
+    Rows rows;  // without the expert, which changes by layer
+    size_t first_block = 0;
+    size_t num_blocks = 0;
+    RowSum sum;
+  };
+  std::array<Half, 2> SplitHalves(const CudaPass& pass) const;
+  absl::Status ForwardHalves(const CudaPass& pass, const std::array<Half, 2>& halves);
+  absl::Status StartHalf(const Half& half);
+  absl::Status FetchHalf(const Half& half, int index);
+  absl::Status AddHalf(const Half& half, int index, const DeviceArray<bf16>* weight, const CudaLinear* next);
+  static Rows RowsOf(const Half& half, const CudaExpert& expert) {
+    return {half.rows.first, half.rows.count, &expert};
+  }
+  // und, gen: weights of the norms before the next products, whose Linears follow; null: none.
+  absl::Status SumMany(const CudaPass& pass, const DeviceArray<bf16>* und, const DeviceArray<bf16>* gen,
+                       const CudaLinear* next_und, const CudaLinear* next_gen);
+
   cuda::RowOutput Activations(const CudaLinear& linear) const;
 
   const CudaContext& ctx_;
@@ -121,6 +168,17 @@ class CudaTrunk {
   std::optional<CudnnAttention> paired_cudnn_;
   CudaHandle<cudaEvent_t, cudaEventDestroy> many_done_, few_done_, paired_done_;
   CudaLayerTrace* trace_ = nullptr;
+  DeviceCollective* group_ = nullptr;  // null in a group of one
+  int group_generation_ = 0;           // captured passes know a group's memory
+  bool f32_partials_ = false;
+  CudaHandle<cudaStream_t, cudaStreamDestroy> fetches_;
+  CudaHandle<cudaEvent_t, cudaEventDestroy> products_done_[2], fetched_[2];  // by half
+  RowSum few_sum_, many_sum_;                                                // of the pass being enqueued
+  float* few_partials_ = nullptr;
+  cuda::SharedSums few_shared_;  // instead, if the group can share
+  void* many_partials_ = nullptr;
+  int64_t first_partial_row_ = 0;
+  bool normed_by_sum_ = false;  // rows of normed_ are those of the next product
   int64_t max_rows_ = 0;
   int64_t few_capacity_ = 0;
 
@@ -137,6 +195,7 @@ class CudaTrunk {
   DeviceArray<bf16> cos_, sin_;      // [max_rows, head_dim / 2]
   DeviceArray<float> inverse_frequency_;
   DeviceArray<bf16> few_inner_;  // [kMaxFewRows, inner]
+  DeviceArray<bf16> normed_;     // [max_rows, hidden]: many rows, normalised; in a group
 };
 
 }  // namespace lancet

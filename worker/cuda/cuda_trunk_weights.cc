@@ -7,6 +7,8 @@
 #include "absl/time/time.h"
 #include "common/status_macros.h"
 #include "worker/cuda/nvfp4_probe.h"
+#include "worker/loader/device_shapes.h"
+#include "worker/loader/padded_matrix.h"
 #include "worker/loader/weight_loader.h"
 
 namespace lancet {
@@ -34,11 +36,16 @@ class Uploader {
   }
 
   absl::StatusOr<DeviceArray<bf16>> Matrix(const std::string& name, int64_t rows, int64_t cols) const {
+    return MatrixRows(name, rows, cols, {0, rows});
+  }
+  absl::StatusOr<DeviceArray<bf16>> MatrixRows(const std::string& name, int64_t rows, int64_t cols,
+                                               Range range) const {
     LANCET_ASSIGN_OR_RETURN(const ConstMatrixView<bf16> matrix, LoadMatrix(dict_, name, rows, cols));
     LANCET_ASSIGN_OR_RETURN(
         DeviceArray<bf16> array,
-        DeviceArray<bf16>::CopyOf(absl::MakeConstSpan(matrix.data, static_cast<size_t>(rows * cols)),
-                                  ctx_.stream()));
+        DeviceArray<bf16>::CopyOf(
+            absl::MakeConstSpan(matrix.data + range.begin * cols, static_cast<size_t>(range.size() * cols)),
+            ctx_.stream()));
     LANCET_RETURN_IF_ERROR(ctx_.Wait(kUploadTimeout));
     dict_.Release(name);
     return array;
@@ -92,16 +99,23 @@ class Uploader {
         expert.o, Single(absl::StrCat(attention, "o_proj", suffix), "o_proj", hidden, q_rows, few_rows));
     std::vector<Nvfp4MatrixView> gate_up;
     bases.clear();
+    PaddedMatrix padded[3];
+    LANCET_ASSIGN_OR_RETURN(const ModelConfig mine, ShardConfig(config_, plan_));
+    const int64_t padded_inner = mine.intermediate_size;
     for (const char* linear : {"gate_proj", "up_proj"}) {
       LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
                               LoadLinearSlice(dict_, mlp + linear, linear, inner, hidden, plan_));
-      gate_up.push_back(view);
+      gate_up.push_back(padded[gate_up.size()].Pad(view, padded_inner, hidden));
       bases.push_back(mlp + linear);
     }
     CudaLinearForms forms = FormsOf(gate_up, bases, few_rows);
     forms.in_turns = true;
     LANCET_ASSIGN_OR_RETURN(expert.gate_up, CudaLinear::Create(ctx_, gate_up, {}, forms));
-    LANCET_ASSIGN_OR_RETURN(expert.down, Single(mlp + "down_proj", "down_proj", hidden, inner, few_rows));
+    LANCET_ASSIGN_OR_RETURN(Nvfp4MatrixView down,
+                            LoadLinearSlice(dict_, mlp + "down_proj", "down_proj", hidden, inner, plan_));
+    down = padded[2].Pad(down, hidden, padded_inner);
+    LANCET_ASSIGN_OR_RETURN(
+        expert.down, CudaLinear::Create(ctx_, {down}, {}, FormsOf({down}, {mlp + "down_proj"}, few_rows)));
     for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
       ReleaseLinear(absl::StrCat(attention, linear, suffix));
     }
@@ -166,8 +180,9 @@ absl::StatusOr<CudaTrunkWeights> CudaTrunkWeights::Load(const CudaContext& ctx, 
   LANCET_ASSIGN_OR_RETURN(w.gen_norm, uploader.Vector("language_model.model.norm_moe_gen.weight", hidden));
   if (with_head) {
     LANCET_ASSIGN_OR_RETURN(w.und_norm, uploader.Vector("language_model.model.norm.weight", hidden));
-    LANCET_ASSIGN_OR_RETURN(w.head,
-                            uploader.Matrix("language_model.lm_head.weight", config.vocab_size, hidden));
+    w.head_rows = SplitEvenly(config.vocab_size, plan.rank, plan.world_size);
+    LANCET_ASSIGN_OR_RETURN(
+        w.head, uploader.MatrixRows("language_model.lm_head.weight", config.vocab_size, hidden, w.head_rows));
   }
   LANCET_ASSIGN_OR_RETURN(const TensorView time_weight, dict.Get("time_embedder.mlp.0.weight"));
   if (time_weight.shape.size() != 2 || time_weight.shape[1] % cuda::kPanelCols != 0) {

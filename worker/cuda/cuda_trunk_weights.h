@@ -42,13 +42,15 @@ struct CudaTrunkWeights {
   DeviceArray<bf16> embed_tokens;  // [vocab, H]
   std::vector<Layer> layers;
   DeviceArray<bf16> gen_norm, und_norm;  // [H]
-  DeviceArray<bf16> head;                // [vocab, H]; empty unless asked for
+  DeviceArray<bf16> head;                // [head_rows.size(), H]; empty unless asked for
+  Range head_rows;                       // token ids: the rank's part of the vocabulary
   CudaDense time0, time2;                // [H, F], [H, H]
   CudaDense vae2llm, llm2vae;            // [H, 48], [48, H]
 
-  // Reads, repacks and uploads everything. Both experts' Linears are multiplied as `products` says where many
-  // rows come, but for those that stay in bf16 by `policy`, which also has the factors of NVFP4 activations;
-  // the und expert also has its panels for few rows.
+  // Reads, repacks and uploads this rank's part of everything; `config` is the whole model's. Both experts'
+  // Linears are multiplied as `products` says where many rows come, but for those that stay in bf16 by
+  // `policy`, which also has the factors of NVFP4 activations; the und expert also has its panels for few
+  // rows.
   static absl::StatusOr<CudaTrunkWeights> Load(const CudaContext& ctx, const StateDict& dict,
                                                const ModelConfig& config, const ShardPlan& plan,
                                                CudaProducts products, bool with_head,

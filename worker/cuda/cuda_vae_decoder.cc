@@ -95,14 +95,24 @@ absl::Status CudaVaeDecoder::Reserve() {
   return absl::OkStatus();
 }
 
-absl::Status CudaVaeDecoder::Run(const float* latents, int64_t height, int64_t width) {
+VaeRowSplit CudaVaeDecoder::Split(int64_t height, int rank, int world_size) const {
+  std::vector<VaeStageShape> shapes;
+  for (const CudaVaeStage& stage : stages_) {
+    shapes.push_back({static_cast<int64_t>(stage.blocks.size()), stage.resample.has_value()});
+  }
+  return SplitVaeRows(height, shapes, rank, world_size);
+}
+
+absl::Status CudaVaeDecoder::Run(const float* latents, int64_t height, int64_t width,
+                                 const VaeRowSplit& split) {
   if (height < 1 || width < 1 || height > options_.max_latents || width > options_.max_latents ||
       height * width > options_.max_latents) {
     return absl::InvalidArgumentError(absl::StrCat(
         "VAE decode: ", height, " x ", width, " latents; expected 1 to ", options_.max_latents, " in all"));
   }
   const cudaStream_t stream = ctx_.stream();
-  bf16* input = layers_.map(CudaVaeLayers::kInput);
+  bf16* input_map = layers_.map(CudaVaeLayers::kInput);
+  bf16* input = input_map;
   bf16* inner = layers_.map(CudaVaeLayers::kInner);
   bf16* const y = layers_.map(CudaVaeLayers::kStream);
   bf16* const normed = layers_.map(CudaVaeLayers::kNormed);
@@ -112,30 +122,41 @@ absl::Status CudaVaeDecoder::Run(const float* latents, int64_t height, int64_t w
   LANCET_RETURN_IF_ERROR(conv_in_->Forward(inner, height, width, nullptr, input));
   LANCET_RETURN_IF_ERROR(layers_.Residual(middle_in_, input, height, width, inner, input));
   LANCET_RETURN_IF_ERROR(layers_.Attend(attention_, height, width, inner, /*qkv=*/y, input));
-  LANCET_RETURN_IF_ERROR(layers_.Residual(middle_out_, input, height, width, inner, input));
+  // From here on only the rows that the split asks for.
+  if (split.own.size() == 0) return absl::OkStatus();
+  input += split.middle.begin * width * middle_channels_;
+  LANCET_RETURN_IF_ERROR(layers_.Residual(middle_out_, input, split.middle.size(), width, inner, input));
   int64_t channels = middle_channels_;
-  for (CudaVaeStage& stage : stages_) {
-    LANCET_RETURN_IF_ERROR(layers_.Residual(stage.blocks[0], input, height, width, inner, y));
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    CudaVaeStage& stage = stages_[i];
+    const int64_t rows = split.computed(i).size();
+    LANCET_RETURN_IF_ERROR(layers_.Residual(stage.blocks[0], input, rows, width, inner, y));
     for (size_t b = 1; b < stage.blocks.size(); ++b) {
-      LANCET_RETURN_IF_ERROR(layers_.Residual(stage.blocks[b], y, height, width, inner, y));
+      LANCET_RETURN_IF_ERROR(layers_.Residual(stage.blocks[b], y, rows, width, inner, y));
     }
     const int64_t out = stage.out();
     if (stage.resample.has_value()) {
-      LANCET_CUDA_RETURN_IF_ERROR(cuda::Upsample(y, height, width, out, normed, stream));
-      LANCET_RETURN_IF_ERROR(stage.resample->Forward(normed, 2 * height, 2 * width, nullptr, inner));
-      LANCET_CUDA_RETURN_IF_ERROR(
-          cuda::DupUpAdd(input, height, width, channels, out, stage.frame_factor, inner, stream));
-      std::swap(input, inner);
-      height *= 2;
+      const int64_t kept = split.kept[i].size();
+      const int64_t skipped = (split.kept[i].begin - split.computed(i).begin) * width;
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::Upsample(y + skipped * out, kept, width, out, normed, stream));
+      LANCET_RETURN_IF_ERROR(stage.resample->Forward(normed, 2 * kept, 2 * width, nullptr, inner));
+      LANCET_CUDA_RETURN_IF_ERROR(cuda::DupUpAdd(input + skipped * channels, kept, width, channels, out,
+                                                 stage.frame_factor, inner, stream));
+      std::swap(input_map, inner);
+      input = input_map;
       width *= 2;
     }
     channels = out;
   }
+  const int64_t rows = split.head.size();
   LANCET_CUDA_RETURN_IF_ERROR(
-      cuda::ChannelNorm(y, head_norm_.data(), height * width, channels, /*silu=*/true, normed, stream));
-  LANCET_RETURN_IF_ERROR(head_->Forward(normed, height, width, nullptr, inner));
-  return CudaStatus(cuda::Unpatchify(inner, height, width, options_.clamp, layers_.planes().data(), stream),
-                    "unpatchify");
+      cuda::ChannelNorm(y, head_norm_.data(), rows * width, channels, /*silu=*/true, normed, stream));
+  LANCET_RETURN_IF_ERROR(head_->Forward(normed, rows, width, nullptr, inner));
+  const int64_t skipped = (split.own.begin * split.scale - split.head.begin) * width;
+  return CudaStatus(
+      cuda::Unpatchify(inner + skipped * head_->shape().out_channels, split.own.size() * split.scale, width,
+                       options_.clamp, layers_.planes().data(), stream),
+      "unpatchify");
 }
 
 absl::StatusOr<std::vector<float>> CudaVaeDecoder::Decode(const KernelContext& /*ctx*/,
@@ -151,7 +172,7 @@ absl::StatusOr<std::vector<float>> CudaVaeDecoder::Decode(const KernelContext& /
   for (int64_t r = 0; r < latents.rows; ++r)
     dense.insert(dense.end(), latents.row(r), latents.row(r) + latents.cols);
   LANCET_RETURN_IF_ERROR(latents_.CopyFrom(dense, ctx_.stream()));
-  LANCET_RETURN_IF_ERROR(Run(latents_.data(), height, width));
+  LANCET_RETURN_IF_ERROR(Run(latents_.data(), height, width, Split(height, 0, 1)));
   std::vector<float> planes(3 * kPixelsPerLatent * kPixelsPerLatent * height * width);
   LANCET_RETURN_IF_ERROR(layers_.planes().CopyTo(absl::MakeSpan(planes), ctx_.stream()));
   LANCET_RETURN_IF_ERROR(ctx_.Wait(kTimeout));
@@ -159,7 +180,7 @@ absl::StatusOr<std::vector<float>> CudaVaeDecoder::Decode(const KernelContext& /
 }
 
 absl::StatusOr<RgbImage> CudaVaeDecoder::DecodePicture(const float* latents, int64_t height, int64_t width) {
-  LANCET_RETURN_IF_ERROR(Run(latents, height, width));
+  LANCET_RETURN_IF_ERROR(Run(latents, height, width, Split(height, 0, 1)));
   RgbImage image;
   image.width = static_cast<int32_t>(kPixelsPerLatent * width);
   image.height = static_cast<int32_t>(kPixelsPerLatent * height);
@@ -169,6 +190,41 @@ absl::StatusOr<RgbImage> CudaVaeDecoder::DecodePicture(const float* latents, int
   LANCET_RETURN_IF_ERROR(layers_.rgb().CopyTo(absl::MakeSpan(image.pixels), ctx_.stream()));
   LANCET_RETURN_IF_ERROR(ctx_.Wait(kTimeout));
   return image;
+}
+
+absl::Status CudaVaeDecoder::ReserveShared(int world_size) {
+  // A rank may have to deliver as much as the whole of a flat picture.
+  const int64_t bytes = 3 * kPixelsPerLatent * kPixelsPerLatent * options_.max_latents * world_size;
+  if (gathered_.size() >= bytes) return absl::OkStatus();
+  LANCET_ASSIGN_OR_RETURN(gathered_, DeviceArray<uint8_t>::Create(bytes));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<RgbImage>> CudaVaeDecoder::DecodeShared(const float* latents, int64_t height,
+                                                                     int64_t width, DeviceCollective& group) {
+  const int world_size = group.world_size();
+  const VaeRowSplit split = Split(height, group.rank(), world_size);
+  LANCET_RETURN_IF_ERROR(Run(latents, height, width, split));
+  const int64_t row_bytes = 3 * kPixelsPerLatent * kPixelsPerLatent * width;  // of a row of latents
+  LANCET_CUDA_RETURN_IF_ERROR(cuda::PlanesToRgb(layers_.planes().data(), kPixelsPerLatent * split.own.size(),
+                                                kPixelsPerLatent * width, layers_.rgb().data(),
+                                                ctx_.stream()));
+  // The first rank has the most rows.
+  const int64_t part_bytes = SplitEvenly(height, 0, world_size).size() * row_bytes;
+  LANCET_RETURN_IF_ERROR(group.AllGather(layers_.rgb().data(), gathered_.data(), part_bytes));
+  if (group.rank() != 0) return std::nullopt;
+  RgbImage image;
+  image.width = static_cast<int32_t>(kPixelsPerLatent * width);
+  image.height = static_cast<int32_t>(kPixelsPerLatent * height);
+  image.pixels.resize(height * row_bytes);
+  for (int rank = 0; rank < world_size; ++rank) {
+    const Range own = SplitEvenly(height, rank, world_size);
+    LANCET_CUDA_RETURN_IF_ERROR(
+        cudaMemcpyAsync(image.pixels.data() + own.begin * row_bytes, gathered_.data() + rank * part_bytes,
+                        static_cast<size_t>(own.size() * row_bytes), cudaMemcpyDeviceToHost, ctx_.stream()));
+  }
+  LANCET_RETURN_IF_ERROR(ctx_.Wait(kTimeout));
+  return std::optional<RgbImage>(std::move(image));
 }
 
 }  // namespace lancet

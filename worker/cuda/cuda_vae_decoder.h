@@ -13,7 +13,9 @@
 #include "common/state_dict.h"
 #include "kernels/cuda/conv2d.h"
 #include "kernels/cuda/cuda_context.h"
+#include "worker/collective/device/device_collective.h"
 #include "worker/cuda/cuda_vae_layers.h"
+#include "worker/model/vae/row_split.h"
 #include "worker/model/vae/vae_decoder.h"
 
 namespace lancet {
@@ -37,13 +39,21 @@ class CudaVaeDecoder final : public VaeDecoder {
   // Latents [height * width, 48] f32 on the device to a picture; waits.
   absl::StatusOr<RgbImage> DecodePicture(const float* latents, int64_t height, int64_t width);
 
+  // Takes memory for the pictures of a group of so many ranks.
+  absl::Status ReserveShared(int world_size);
+  // The same picture by all ranks of a group, each its rows (worker/model/vae/row_split.h): every rank calls
+  // it with the same latents. Nothing on other ranks than 0, which do not wait.
+  absl::StatusOr<std::optional<RgbImage>> DecodeShared(const float* latents, int64_t height, int64_t width,
+                                                       DeviceCollective& group);
+
  private:
   CudaVaeDecoder(const CudaContext& ctx, CudaVaeLayers& layers, VaeDecoderOptions options)
       : ctx_(ctx), layers_(layers), options_(std::move(options)) {}
 
   absl::Status Reserve();
-  // Enqueues the whole decoder; the pixels are in layers_.planes().
-  absl::Status Run(const float* latents, int64_t height, int64_t width);
+  VaeRowSplit Split(int64_t height, int rank, int world_size) const;
+  // Enqueues the decoder; the pixels of the split's own rows are in layers_.planes().
+  absl::Status Run(const float* latents, int64_t height, int64_t width, const VaeRowSplit& split);
 
   const CudaContext& ctx_;
   CudaVaeLayers& layers_;
@@ -58,6 +68,7 @@ class CudaVaeDecoder final : public VaeDecoder {
   DeviceArray<float> head_norm_;
   std::vector<CudaVaeStage> stages_;
   DeviceArray<float> latents_;
+  DeviceArray<uint8_t> gathered_;  // of a group: pixels of all ranks
 };
 
 }  // namespace lancet

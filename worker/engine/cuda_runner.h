@@ -11,8 +11,9 @@
 namespace lancet {
 
 // Loads the weights onto device options.device_ordinal. The checkpoint may go away afterwards. Unimplemented
-// in builds without CUDA, and for what the backend lacks: groups of more than one rank, head sizes other than
-// 64 and 128. Unavailable without a device or driver.
+// in builds without CUDA, and for what the backend lacks: groups whose ranks would own query
+// heads of two key/value heads unevenly, head sizes other than 64 and 128. Unavailable without a device or
+// driver.
 absl::StatusOr<std::unique_ptr<ModelRunner>> CreateCudaRunner(const Checkpoint& checkpoint,
                                                               const EngineOptions& options);
 

@@ -16,6 +16,7 @@
 #include "common/checkpoint.h"
 #include "common/request_plan.h"
 #include "worker/collective/collective.h"
+#include "worker/collective/device_transport.h"
 #include "worker/engine/model_runner.h"
 #include "worker/loader/linear_policy.h"
 
@@ -26,7 +27,9 @@ enum class DeviceKind { kCpu, kCuda, kAuto };
 
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
-  int device_ordinal = 0;       // of a CUDA device
+  int device_ordinal = -1;  // of a CUDA device; -1: rank modulo the devices there are
+  DeviceTransport device_transport = DeviceTransport::kAuto;  // between the devices of a group
+  bool f32_partials = false;    // of many rows, between the devices of a group; else bf16
   LinearPolicyOptions linears;  // in which arithmetic NVFP4 Linears are multiplied
   bool cuda_graphs = true;      // replay captured passes; false launches every kernel anew
   int rank = 0;

@@ -1,5 +1,7 @@
 #include "worker/loader/device_shapes.h"
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/scale_tiles.h"
 
 namespace lancet {
@@ -33,6 +35,24 @@ DeviceShapes MakeDeviceShapes(const ModelConfig& config, const ShardPlan& plan) 
   shapes.linears[static_cast<int>(FusedLinear::kDown)] = {
       config.hidden_size, inner, RoundUp(config.hidden_size, kRowAlignment), shapes.padded_inner};
   return shapes;
+}
+
+absl::StatusOr<ModelConfig> ShardConfig(const ModelConfig& config, const ShardPlan& plan) {
+  ModelConfig mine = config;
+  mine.num_heads = plan.query_heads.size();
+  mine.num_kv_heads = plan.kv_heads.size();
+  if (plan.world_size > 1) mine.intermediate_size = MakeDeviceShapes(config, plan).padded_inner;
+  const int64_t group = mine.num_kv_heads > 0 ? mine.num_heads / mine.num_kv_heads : 0;
+  bool even = mine.num_heads > 0 && group * mine.num_kv_heads == mine.num_heads;
+  for (int64_t head = 0; even && head < mine.num_heads; ++head) even = plan.kv_head_of[head] == head / group;
+  if (!even || plan.inner.size() == 0) {
+    return absl::UnimplementedError(absl::StrCat(
+        "rank ", plan.rank, " of ", plan.world_size, " would own ", mine.num_heads, " of ", config.num_heads,
+        " query heads over ", mine.num_kv_heads, " key/value heads and ", plan.inner.size(),
+        " inner columns; a device takes the same number of query heads for "
+        "each key/value head, and something of every Linear"));
+  }
+  return mine;
 }
 
 }  // namespace lancet

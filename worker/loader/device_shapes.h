@@ -46,4 +46,9 @@ struct DeviceShapes {
 // to be legal.
 DeviceShapes MakeDeviceShapes(const ModelConfig& config, const ShardPlan& plan);
 
+// `config` with the counts that a rank owns of it: query and key/value heads, and the inner width, in a group
+// of several with its padding. Unimplemented where a rank's query heads do not divide evenly among its
+// key/value heads, or it owns nothing of a Linear: then its attention kernels have no shape.
+absl::StatusOr<ModelConfig> ShardConfig(const ModelConfig& config, const ShardPlan& plan);
+
 }  // namespace lancet

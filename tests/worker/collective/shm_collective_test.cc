@@ -305,6 +305,23 @@ TEST(ShmCollectiveFailureTest, RankThatLeavesAfterTheLastCallHarmsNobody) {
   }
 }
 
+TEST(ShmCollectiveFailureTest, CheckNoticesWithoutACall) {
+  Group group = MakeGroup(3, 16);
+  for (const auto& collective : group) EXPECT_TRUE(collective->Check().ok());
+  group[1].reset();
+  const absl::Status status = group[0]->Check();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_NE(status.message().find("rank 1 is gone"), absl::string_view::npos) << status;
+  EXPECT_EQ(group[2]->Check(), status);
+  EXPECT_EQ(group[2]->Barrier(Soon()), status);
+}
+
+TEST(ShmCollectiveFailureTest, CheckTellsOfAnAbort) {
+  const Group group = MakeGroup(2, 16);
+  group[1]->Abort(absl::CancelledError("the epoch is over"));
+  EXPECT_EQ(group[0]->Check(), absl::CancelledError("rank 1 aborted the group: the epoch is over"));
+}
+
 TEST(ShmCollectiveFailureTest, CreateCanBeCancelled) {
   // Rank 0 waits for rank 1 in the segment, rank 1 for a segment that nobody creates.
   for (const int rank : {0, 1}) {

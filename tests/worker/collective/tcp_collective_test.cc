@@ -234,6 +234,24 @@ TEST(TcpCollectiveFailureTest, AbortFromAnotherThreadEndsTheCall) {
   });
 }
 
+TEST(TcpCollectiveFailureTest, CheckNoticesARankThatLeavesWithoutACall) {
+  const Hosts hosts(2);
+  const auto rank0 = hosts.Fork(0, [](TcpCollective& collective) -> absl::Status {
+    // Data of a call to come is no reason to worry.
+    const absl::Status first = collective.Check();
+    if (!first.ok() && !absl::IsUnavailable(first)) return absl::InternalError(first.ToString());
+    const absl::Time end = Soon();
+    absl::Status status;
+    while (status.ok() && absl::Now() < end) status = collective.Check();
+    return status;
+  });
+  const auto rank1 = hosts.Fork(1, [](TcpCollective&) { return absl::OkStatus(); });
+  EXPECT_TRUE(rank1->Join().ok());
+  const absl::Status status = rank0->Join();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("rank 1 is gone"));
+}
+
 TEST(TcpCollectiveFailureTest, DifferentCallsAreNamed) {
   const Hosts hosts(2);
   std::vector<absl::Status> results(2);

@@ -158,5 +158,44 @@ TEST(DeviceShapesTest, OddWorldSizesAndSmallModelsArePadded) {
   EXPECT_EQ(ShapesFor(config, 2, 3).of(FusedLinear::kO).cols, 0);
 }
 
+// Every rank's numbers as the CUDA backend takes them: whole key/value groups, an inner width that the
+// products of few rows (32s of gate and up) and of FP4 (64s) can read.
+TEST(ShardConfigTest, ReleaseGroupsOfOneTwoFourEight) {
+  struct Shard {
+    int world_size;
+    int64_t heads, kv_heads, inner;
+  };
+  for (const Shard& e :
+       {Shard{1, 16, 2, 11008}, Shard{2, 8, 1, 5504}, Shard{4, 4, 1, 2816}, Shard{8, 2, 1, 1408}}) {
+    for (int rank = 0; rank < e.world_size; ++rank) {
+      SCOPED_TRACE(testing::Message() << "rank " << rank << " of " << e.world_size);
+      const auto plan = MakeShardPlan(ReleaseConfig(), rank, e.world_size);
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      const auto shard = ShardConfig(ReleaseConfig(), *plan);
+      ASSERT_TRUE(shard.ok()) << shard.status();
+      EXPECT_EQ(shard->num_heads, e.heads);
+      EXPECT_EQ(shard->num_kv_heads, e.kv_heads);
+      EXPECT_EQ(shard->intermediate_size, e.inner);
+      EXPECT_EQ(shard->hidden_size, 2048);
+      EXPECT_EQ(shard->intermediate_size % 64, 0);
+    }
+  }
+}
+
+TEST(ShardConfigTest, RefusesHeadsThatCrossKeyValueGroups) {
+  // Three ranks: heads 6 to 10 of the second belong to both key/value heads, three and two of them.
+  const auto plan = MakeShardPlan(ReleaseConfig(), 1, 3);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(ShardConfig(ReleaseConfig(), *plan).status().code(), absl::StatusCode::kUnimplemented);
+}
+
+TEST(ShardConfigTest, RefusesRanksWithoutHeads) {
+  ModelConfig config = ReleaseConfig();
+  config.num_heads = 2;
+  const auto plan = MakeShardPlan(config, 3, 4);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(ShardConfig(config, *plan).status().code(), absl::StatusCode::kUnimplemented);
+}
+
 }  // namespace
 }  // namespace lancet

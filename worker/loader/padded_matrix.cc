@@ -1,0 +1,28 @@
+#include "worker/loader/padded_matrix.h"
+
+#include <algorithm>
+
+namespace lancet {
+
+Nvfp4MatrixView PaddedMatrix::Pad(const Nvfp4MatrixView& view, int64_t rows, int64_t cols) {
+  if (view.rows == rows && view.cols == cols) return view;
+  const int64_t code_bytes = cols / 2;
+  const int64_t blocks = cols / 16;
+  // Code 0 is zero, whatever its scale.
+  codes_.assign(rows * code_bytes, 0);
+  scales_.assign(rows * blocks, bf16{});
+  for (int64_t r = 0; r < view.rows; ++r) {
+    std::copy_n(view.codes + r * view.codes_stride, view.cols / 2, codes_.data() + r * code_bytes);
+    std::copy_n(view.scales + r * view.scales_stride, view.cols / 16, scales_.data() + r * blocks);
+  }
+  Nvfp4MatrixView padded = view;
+  padded.codes = codes_.data();
+  padded.scales = scales_.data();
+  padded.rows = rows;
+  padded.cols = cols;
+  padded.codes_stride = code_bytes;
+  padded.scales_stride = blocks;
+  return padded;
+}
+
+}  // namespace lancet
