@@ -21,7 +21,8 @@ struct TlsFiles {
   std::string ca;    // roots that the other side's certificate must lead to
 };
 
-// How often files are looked at. One that cannot be used is not taken: the last good one stays.
+// How often files are looked at. gRPC takes whatever is in them: with a file that cannot be used, new
+// connections fail until it is mended; those that exist stay.
 inline constexpr unsigned kTlsReloadSeconds = 5;
 
 // Reads all that are named. InvalidArgument names the file that is missing or no PEM, a certificate whose key
