@@ -107,5 +107,24 @@ TEST(ServiceMetricsTest, EveryOtherEventHasItsNumber) {
                     HasSubstr("lancet_worker_connections_refused_total 1\n")));
 }
 
+TEST(RecentErrorsTest, KeepsTheLastOnesAndNoneThatClientsMade) {
+  RecentErrors errors;
+  errors.Add(Drawn(), absl::FromUnixSeconds(1));
+  RequestOutcome outcome;
+  outcome.status = absl::CancelledError("gone");
+  errors.Add(outcome, absl::FromUnixSeconds(2));
+  for (uint64_t id = 1; id <= RecentErrors::kMaxErrors + 5; ++id) {
+    outcome.id = id;
+    outcome.status = absl::UnavailableError("no group");
+    errors.Add(outcome, absl::FromUnixSeconds(3));
+  }
+  const RecentErrors::Summary summary = errors.Read();
+  EXPECT_EQ(summary.succeeded, 1);
+  EXPECT_EQ(summary.failed, static_cast<int64_t>(RecentErrors::kMaxErrors + 5));
+  ASSERT_EQ(summary.errors.size(), RecentErrors::kMaxErrors);
+  EXPECT_EQ(summary.errors.front().request_id, RecentErrors::kMaxErrors + 5);
+  EXPECT_EQ(summary.errors.front().status.code(), absl::StatusCode::kUnavailable);
+}
+
 }  // namespace
 }  // namespace lancet
