@@ -20,7 +20,6 @@ constexpr int kTileTokens = 128;
 constexpr int kTileRows = 256;  // of weights: half as many results
 constexpr int kRowBytes = 128;  // of a tile: 64 columns in bf16, 128 in E4M3
 constexpr int kStages = 4;
-constexpr int kPrefetchSteps = 8;  // of weights, into the L2 cache
 constexpr int kCluster = 2;
 constexpr int kGroup = 128;  // threads of a warp group
 constexpr int kThreads = 3 * kGroup;
@@ -73,6 +72,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     GatedProductKernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
                        TileOrder order, int steps, Factors factors, bf16* y, int tokens, int inner) {
 #ifdef LANCET_HAS_GATED_PRODUCT
+  constexpr int kPrefetchSteps = 8;  // of weights, into the L2 cache
   constexpr int kTileCols = kE4m3 ? kRowBytes : kRowBytes / 2;
   extern __shared__ uint8_t raw[];
   uint8_t* const tiles = raw + (1024 - device::SharedAddress(raw) % 1024) % 1024;
