@@ -95,7 +95,13 @@ class Namespaces:
 def make_hosts():
     if os.geteuid() == 0 and shutil.which("ip"):
         try:
-            return Namespaces()
+            hosts = Namespaces()
+            try:
+                hosts.add("trial")  # a kernel may have bridges and no virtual links
+            except BaseException:
+                hosts.close()
+                raise
+            return hosts
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"no network namespaces here ({error}); on loopback addresses instead")
     return Loopback()
