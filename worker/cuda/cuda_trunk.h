@@ -37,8 +37,9 @@ struct CudaTrunkChoices {
   // Few rows go beside the others on streams of their own, where a pass has both, and large blocks beside
   // each other.
   bool side_streams = true;
-  // In a group, latents in two halves, where that hides the sums over the ranks.
-  bool halves = true;
+  // In a group of two, latents in two halves, the sums of one fetched while the other is computed. Measured
+  // slower on two H100s: the copies cost the products more than the sums take.
+  bool halves = false;
   // Gate, up and activation of many rows in one launch, where the device has it.
   bool gated_product = false;
   // Products of E4M3 keep about 14 bits while they sum: a fifth faster.
