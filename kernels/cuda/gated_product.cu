@@ -72,7 +72,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     GatedProductKernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
                        TileOrder order, int steps, Factors factors, bf16* y, int tokens, int inner) {
 #ifdef LANCET_HAS_GATED_PRODUCT
-  constexpr int kPrefetchSteps = 8;  // of weights, into the L2 cache
   constexpr int kTileCols = kE4m3 ? kRowBytes : kRowBytes / 2;
   extern __shared__ uint8_t raw[];
   uint8_t* const tiles = raw + (1024 - device::SharedAddress(raw) % 1024) % 1024;
@@ -103,30 +102,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (group == 0) {
     device::LowerRegisters<40>();
     if (threadIdx.x == 0) {
-      const auto row_of = [&](int number) {
-        int pair;
-        int row_tile;
-        order.Locate(number, &pair, &row_tile);
-        return row_tile * kTileRows + rank * (kTileRows / kCluster);
-      };
-      // Weights come from far away, and all clusters want the same at a time: the L2 cache gets them before.
-      for (int step = 1; step < kPrefetchSteps && step < steps; ++step) {
-        device::PrefetchBox(&w_map, step * kTileCols, row_of(first_tile));
-      }
       for (int number = first_tile; number < num_tiles; number += tile_step) {
         int pair;
         int row_tile;
         order.Locate(number, &pair, &row_tile);
         const int token = (pair * kCluster + rank) * kTileTokens;
-        const int row = row_of(number);
-        const int next_row = number + tile_step < num_tiles ? row_of(number + tile_step) : -1;
+        const int row = row_tile * kTileRows + rank * (kTileRows / kCluster);
         for (int step = 0; step < steps; ++step) {
-          const int later = step + kPrefetchSteps;
-          if (later < steps) {
-            device::PrefetchBox(&w_map, later * kTileCols, row);
-          } else if (next_row >= 0 && later - steps < steps) {
-            device::PrefetchBox(&w_map, (later - steps) * kTileCols, next_row);
-          }
           device::WaitForPhase(empty + stage, parity ^ 1);
           device::ArriveExpecting(full + stage, kStageBytes);
           uint8_t* const x_tile = tiles + stage * kStageBytes;

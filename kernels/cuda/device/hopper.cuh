@@ -55,12 +55,6 @@ __device__ __forceinline__ void CopyBox(void* shared, const CUtensorMap* map, in
       "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier))
       : "memory");
 }
-// Into the L2 cache alone.
-__device__ __forceinline__ void PrefetchBox(const CUtensorMap* map, int column, int row) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map), "r"(column),
-               "r"(row)
-               : "memory");
-}
 // Into the same place of all blocks of the mask, and to the same barrier of each.
 __device__ __forceinline__ void CopyBoxToBlocks(void* shared, const CUtensorMap* map, int column, int row,
                                                 uint64_t* barrier, uint16_t mask) {
