@@ -248,6 +248,9 @@ TEST_F(ServerTest, AnAddressThatIsTakenIsNamed) {
   options.listen = public_address();
   options.ranks = dispatcher_.get();
   options.readiness = &readiness;
+  options.services.dispatcher = dispatcher_.get();
+  options.services.readiness = &readiness;
+  options.services.clock = &clock_;
   const auto second = CoordinatorServer::Create(std::move(options));
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(public_address()));
