@@ -83,11 +83,11 @@ struct GroupInfo {
   bool serving = false;
   int active_requests = 0;
   std::string device;
-  bool has_vision = false;        // edits and describes
-  bool leaving = false;           // takes nothing new
-  std::vector<bool> ranks_there;  // by rank
-  int64_t cache_tokens = 0;       // set aside for running requests
-  int64_t max_cache_tokens = 0;   // there is memory for
+  bool has_vision = false;             // edits and describes
+  bool leaving = false;                // takes nothing new
+  std::vector<bool> ranks_there = {};  // by rank
+  int64_t cache_tokens = 0;            // set aside for running requests
+  int64_t max_cache_tokens = 0;        // there is memory for
 };
 
 // The whole service at one time.
