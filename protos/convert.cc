@@ -92,7 +92,8 @@ absl::StatusOr<std::vector<T>> ValuesFromBytes(absl::string_view field, const st
                                                    kLatentChannels * sizeof(T), " up to ", kLimit));
   }
   std::vector<T> to(from.size() / sizeof(T));
-  std::memcpy(to.data(), from.data(), from.size());
+  // memcpy takes no null, not even for nothing.
+  if (!to.empty()) std::memcpy(to.data(), from.data(), from.size());
   return to;
 }
 
