@@ -112,8 +112,9 @@ void DispatcherCore::EndHomeless(absl::Time now) {
   const std::vector<GroupState> groups = StatesOfServing();
   for (auto& [id, call] : calls_) {
     if (call->ended || call->state.phase != RequestPhase::kQueued) continue;
+    const RequestState& state = call->state;  // clang 14 captures no structured binding
     const bool has_home = std::any_of(groups.begin(), groups.end(),
-                                      [&](const GroupState& group) { return MayServe(call->state, group); });
+                                      [&state](const GroupState& group) { return MayServe(state, group); });
     call->homeless = has_home ? absl::InfiniteFuture() : std::min(call->homeless, now);
     if (now - call->homeless < options_.recovery.group_wait) continue;
     End(*call, {absl::UnavailableError("no healthy group of workers"), estimate_.RetryDelay(1)}, now);
