@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "client/channel.h"
 #include "client/rejoining_observer.h"
+#include "client/rpc_values.h"
 #include "client/service_config.h"
 #include "common/status_macros.h"
 #include "common/trace_context.h"
@@ -126,10 +127,6 @@ v1::DescribeImageRequest ToDescribe(const DescriptionRequest& request) {
   return out;
 }
 
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
-
 PictureFile FromProto(v1::Image& image) {
   PictureFile out;
   out.format = image.format() == v1::IMAGE_FORMAT_JPEG   ? PictureFormat::kJpeg
@@ -215,27 +212,6 @@ void Notify(GenerationObserver& observer, v1::DescribeImageResponse& event) {
     observer.OnStarted(FromProto(event.started()));
   } else if (event.has_delta()) {
     observer.OnDelta(event.delta().text());
-  }
-}
-
-absl::Status FromGrpc(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-
-void SetDeadline(grpc::ClientContext& context, absl::Duration timeout) {
-  if (timeout != absl::InfiniteDuration()) context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
-}
-
-std::string StateName(v1::GroupState state) {
-  switch (state) {
-    case v1::GROUP_STATE_FORMING:
-      return "forming";
-    case v1::GROUP_STATE_SERVING:
-      return "serving";
-    case v1::GROUP_STATE_DRAINING:
-      return "draining";
-    default:
-      return "unknown";
   }
 }
 

@@ -5,30 +5,13 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/time/clock.h"
 #include "client/channel.h"
+#include "client/rpc_values.h"
 #include "common/status_macros.h"
 #include "lancet/v1/admin.grpc.pb.h"
 
 namespace lancet {
 namespace {
-
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
-
-std::string StateName(v1::GroupState state) {
-  switch (state) {
-    case v1::GROUP_STATE_FORMING:
-      return "forming";
-    case v1::GROUP_STATE_SERVING:
-      return "serving";
-    case v1::GROUP_STATE_DRAINING:
-      return "draining";
-    default:
-      return "unknown";
-  }
-}
 
 std::string TaskName(v1::Task task) {
   switch (task) {
@@ -96,11 +79,10 @@ StatusClient::~StatusClient() = default;
 absl::StatusOr<ServerStatus> StatusClient::GetStatus(absl::Duration timeout) {
   grpc::ClientContext context;
   SetAuthorization(impl_->options, context);
-  if (timeout != absl::InfiniteDuration()) context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  SetDeadline(context, timeout);
   v1::GetStatusResponse response;
   const grpc::Status status = impl_->stub->GetStatus(&context, v1::GetStatusRequest(), &response);
-  if (!status.ok())
-    return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  if (!status.ok()) return FromGrpc(status);
   return FromProto(response);
 }
 

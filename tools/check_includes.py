@@ -64,7 +64,7 @@ RPC = ("grpcpp/", "grpc/", "google/protobuf/")
 # Where messages become plain structs: conversion, services, stubs.
 PB_ALLOWED = re.compile(
     r"^(protos/convert[a-z_]*|coordinator/service/.*|(?:.*/)?grpc_[a-z_]*|(?:.*/)?[a-z_]*_(?:stub|service)|"
-    r"client/[a-z_]*client)\.(h|cc)$")
+    r"client/(?:[a-z_]*client|rpc_values))\.(h|cc)$")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 SOURCE = re.compile(r"\.(h|cc|cu|cuh)$")
