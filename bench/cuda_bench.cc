@@ -58,9 +58,8 @@ class Bench {
       for (const int tokens : {1, 8}) {
         for (const cuda::LaunchOverlap overlap :
              {cuda::LaunchOverlap::kNone, cuda::LaunchOverlap::kOne, cuda::LaunchOverlap::kMany}) {
-          LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 0, overlap));
+          LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, overlap));
         }
-        LANCET_RETURN_IF_ERROR(DecodeTrunk(tokens, 300'000, cuda::LaunchOverlap::kOne));
       }
     }
     if (what.find('a') != std::string::npos) LANCET_RETURN_IF_ERROR(Attention());
@@ -134,8 +133,7 @@ class Bench {
 
   // A decode step without the model around it: every layer's products and attention over a cache, the head,
   // the choice.
-  // prefetch: lanes of gate and up that attention brings into the L2 cache.
-  absl::Status DecodeTrunk(int tokens, int64_t prefetch, cuda::LaunchOverlap overlap) {
+  absl::Status DecodeTrunk(int tokens, cuda::LaunchOverlap overlap) {
     constexpr int64_t kKeys = 700;
     if (layers_.empty()) {
       for (int64_t layer = 0; layer < kLayers; ++layer) {
@@ -238,9 +236,6 @@ class Bench {
       split.group = 8;
       split.head_dim = 128;
       split.layer = static_cast<int>(layer);
-      const int64_t lanes = std::min(prefetch, cuda::PanelWeights::Lanes(2 * kInner, kHidden));
-      split.prefetch[0] = {layers_[layer * 4 + 2].codes.data(), lanes * 16};
-      split.prefetch[1] = {layers_[layer * 4 + 2].scales.data(), lanes * 4};
       return CudaStatus(cuda::SplitAttention(split, ctx_.stream()), "split attention");
     };
     const auto step = [&](int only) -> absl::Status {
@@ -307,9 +302,9 @@ class Bench {
                               return head();
                             }));
     std::cout << absl::StrFormat(
-        "decode, %d tokens, %d keys, %.1f MB prefetched%s: %.1f us, %.0f tokens/s; us a layer:%s; head "
+        "decode, %d tokens, %d keys%s: %.1f us, %.0f tokens/s; us a layer:%s; head "
         "%.1f\n",
-        tokens, kKeys, static_cast<double>(prefetch) * 20e-6,
+        tokens, kKeys,
         overlap == cuda::LaunchOverlap::kNone  ? ", launches apart"
         : overlap == cuda::LaunchOverlap::kOne ? ""
                                                : ", many launches at a time",

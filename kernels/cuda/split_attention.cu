@@ -24,25 +24,6 @@ struct Layout {
   static constexpr int kBytes = 2 * kStage * 2;       // two stages
 };
 
-// This block's share of the ranges.
-__device__ __forceinline__ void PrefetchToL2(const PrefetchRange (&ranges)[2]) {
-#if __CUDA_ARCH__ >= 900
-  constexpr int64_t kPiece = 4096;
-  const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z;
-  const int64_t block = blockIdx.x + gridDim.x * (blockIdx.y + static_cast<int64_t>(gridDim.y) * blockIdx.z);
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const PrefetchRange& range = ranges[i];
-    const uint8_t* first = static_cast<const uint8_t*>(range.first);
-    for (int64_t at = (block * kThreads + threadIdx.x) * kPiece; at < range.bytes;
-         at += blocks * kThreads * kPiece) {
-      const uint32_t bytes = static_cast<uint32_t>(min(kPiece, range.bytes - at));
-      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(first + at), "r"(bytes) : "memory");
-    }
-  }
-#endif
-}
-
 // Copies tile `tile` of one head's keys and values; keys from `valid` on become zeros.
 template <int D>
 __device__ __forceinline__ void CopyTile(const AttentionBlock& block, const bf16* head, int tile, int valid,
@@ -83,7 +64,6 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(SplitArgs p, float scale
   // Tables are older than the kernel before, and so are the keys before a fresh one: only what that kernel
   // writes has to be waited for.
   if (p.overlap == LaunchOverlap::kMany) device::LetKernelAfterStart();
-  PrefetchToL2(p.prefetch);
   const AttentionRow which = p.rows[blockIdx.z];
   const AttentionBlock block = p.blocks[which.block];
   const int past = block.num_keys - block.num_rows;

@@ -27,12 +27,6 @@ struct AttentionRow {
   int32_t index = 0;
 };
 
-// Memory that will be read soon, to be brought into the L2 cache meanwhile.
-struct PrefetchRange {
-  const void* first = nullptr;  // 16-byte aligned
-  int64_t bytes = 0;            // a multiple of 16
-};
-
 struct SplitArgs {
   // If set: what QkNormRope would have done for these rows is done on the way, to the same bits. Every row is
   // the only one of its block; `rope.rows` is not used, `q` and `q_stride` are rope.qkv and rope.stride. The
@@ -52,8 +46,6 @@ struct SplitArgs {
   int head_dim = 0;  // 128 or 64
   int layer = 0;
 
-  // The memory is idle meanwhile: weights of the products that follow. sm_90 and later; elsewhere ignored.
-  PrefetchRange prefetch[2];
   // Other than kNone only if the kernel before is one of this stream's.
   LaunchOverlap overlap = LaunchOverlap::kOne;
 };

@@ -24,9 +24,6 @@ int64_t QkvCols(const ModelConfig& config) {
 }
 int64_t QCols(const ModelConfig& config) { return config.num_heads * config.head_dim; }
 
-// Of the MLP's weights, brought into the L2 cache during a token's attention: 6 MB.
-constexpr int64_t kPrefetchLanes = 300'000;
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaTrunk>> CudaTrunk::Create(const CudaContext& ctx,
@@ -369,13 +366,7 @@ absl::Status CudaTrunk::AttendFew(const Rows& few, int layer, bool fresh) {
   const bool alone = few_stream_ == ctx_.stream();
   cuda::SplitArgs args;
   args.fresh = fresh;
-  if (fresh) {
-    args.rope = RopeArgs(few, layer);
-    const cuda::PanelWeights& next = few.expert->gate_up.panels();
-    const int64_t lanes = std::min(cuda::PanelWeights::Lanes(next.rows, next.cols), kPrefetchLanes);
-    args.prefetch[0] = {next.codes, lanes * static_cast<int64_t>(sizeof(*next.codes))};
-    args.prefetch[1] = {next.scales, lanes * static_cast<int64_t>(sizeof(*next.scales))};
-  }
+  if (fresh) args.rope = RopeArgs(few, layer);
   args.q = qkv_.data();
   args.q_stride = QkvCols(config_);
   args.out = attn_.data();

@@ -180,7 +180,6 @@ TEST_F(CudaAttentionTest, SingleRowsOverLongAndShortCaches) {
       args.kv_heads = 2;
       args.group = 8;
       args.head_dim = head_dim;
-      args.prefetch[0] = {device_q_.data(), 8192 + 48};  // changes nothing
       EXPECT_EQ(cuda::SplitAttention(args, stream()), cudaSuccess);
       return ToHost(out);
     };
