@@ -139,14 +139,14 @@ PictureFile FromProto(v1::Image& image) {
 }
 
 GenerationTimings FromProto(const v1::Timings& timings) {
-  return {.queue = FromProto(timings.queue()),
-          .prefill = FromProto(timings.prefill()),
-          .denoise = FromProto(timings.denoise()),
-          .decode = FromProto(timings.decode()),
-          .encode = FromProto(timings.encode()),
-          .total = FromProto(timings.total()),
-          .input = FromProto(timings.input()),
-          .answer = FromProto(timings.answer())};
+  return {.queue = ToDuration(timings.queue()),
+          .prefill = ToDuration(timings.prefill()),
+          .denoise = ToDuration(timings.denoise()),
+          .decode = ToDuration(timings.decode()),
+          .encode = ToDuration(timings.encode()),
+          .total = ToDuration(timings.total()),
+          .input = ToDuration(timings.input()),
+          .answer = ToDuration(timings.answer())};
 }
 
 GenerationResult FromProto(v1::ImageResult& result) {
@@ -172,7 +172,7 @@ DescriptionResult FromProto(v1::TextResult& result) {
 
 QueuedInfo FromProto(const v1::QueuedEvent& event) {
   QueuedInfo queued{.position = event.position(), .estimated_wait = std::nullopt};
-  if (event.has_estimated_wait()) queued.estimated_wait = FromProto(event.estimated_wait());
+  if (event.has_estimated_wait()) queued.estimated_wait = ToDuration(event.estimated_wait());
   return queued;
 }
 
@@ -197,8 +197,8 @@ void Notify(GenerationObserver& observer, Response& event) {
     const v1::ProgressEvent& progress = event.progress();
     observer.OnProgress({.step = progress.step(),
                          .total_steps = progress.total_steps(),
-                         .elapsed = FromProto(progress.elapsed()),
-                         .estimated_remaining = FromProto(progress.estimated_remaining())});
+                         .elapsed = ToDuration(progress.elapsed()),
+                         .estimated_remaining = ToDuration(progress.estimated_remaining())});
   } else if (event.has_preview()) {
     observer.OnPreview(
         {.step = event.preview().step(), .image = FromProto(*event.mutable_preview()->mutable_image())});

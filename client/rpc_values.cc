@@ -4,7 +4,7 @@
 
 namespace lancet {
 
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
+absl::Duration ToDuration(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 

@@ -12,7 +12,7 @@
 
 namespace lancet {
 
-absl::Duration FromProto(const google::protobuf::Duration& duration);
+absl::Duration ToDuration(const google::protobuf::Duration& duration);
 // The same code and message.
 absl::Status FromGrpc(const grpc::Status& status);
 // "forming", "serving", "draining", or "unknown" to this version.

@@ -30,7 +30,7 @@ ServerStatus FromProto(const v1::GetStatusResponse& from) {
   ServerStatus to;
   to.server_version = from.server_version();
   to.model = from.model();
-  to.uptime = FromProto(from.uptime());
+  to.uptime = ToDuration(from.uptime());
   to.draining = from.draining();
   to.waiting = from.waiting();
   to.max_queue = from.max_queue();
@@ -49,7 +49,7 @@ ServerStatus FromProto(const v1::GetStatusResponse& from) {
   }
   for (const v1::RequestError& error : from.recent_errors()) {
     to.recent_errors.push_back({.request_id = error.request_id(),
-                                .age = FromProto(error.age()),
+                                .age = ToDuration(error.age()),
                                 .task = TaskName(error.task()),
                                 .code = absl::StatusCodeToString(static_cast<absl::StatusCode>(error.code())),
                                 .message = error.message(),
