@@ -248,6 +248,8 @@ void ServiceFixture::StartServer() {
   dispatch.core.fingerprint = kFingerprint;
   dispatch.core.registry.random = [] { return uint64_t{0x1234}; };
   dispatch.core.registry.group.first_backoff = absl::Milliseconds(20);
+  // Ranks die here by breaking their streams; a slow machine alone must not look like a dead one.
+  dispatch.core.registry.group.heartbeat.timeout = absl::Seconds(20);
   dispatch.core.on_readiness = [this](bool serving, bool serving_vision) {
     readiness_.Set(serving, serving_vision);
     const std::lock_guard<std::mutex> lock(ready_mu_);
@@ -307,6 +309,15 @@ void ServiceFixture::StartRanks() {
 bool ServiceFixture::WaitReady(bool ready) {
   std::unique_lock<std::mutex> lock(ready_mu_);
   return ready_changed_.wait_for(lock, kPatience, [&] { return ready_ == ready; });
+}
+
+bool ServiceFixture::WaitUntil(const std::function<bool()>& done) {
+  const auto give_up = std::chrono::steady_clock::now() + kPatience;
+  while (!done()) {
+    if (std::chrono::steady_clock::now() > give_up) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
 }
 
 std::string ServiceFixture::public_address() const {

@@ -109,6 +109,8 @@ class ServiceFixture : public ::testing::Test {
   void StartRanks();
   void StartRank(int rank);
   bool WaitReady(bool ready);
+  // Whether `done` came true within patience.
+  static bool WaitUntil(const std::function<bool()>& done);
 
   std::string public_address() const;
   std::string worker_address() const;
