@@ -18,7 +18,7 @@
 #include "tests/chaos/chaos_faults.h"
 #include "tests/chaos/chaos_load.h"
 #include "tests/chaos/chaos_trace.h"
-#include "tests/chaos/process_numbers.h"
+#include "tests/chaos/process_use.h"
 #include "tests/integration/cluster.h"
 
 namespace lancet {
@@ -49,8 +49,8 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
 std::pair<int64_t, int64_t> Memory(Cluster& cluster) {
   int64_t ranks = 0;
   for (int w = 0; w < cluster.num_workers(); ++w)
-    ranks = std::max(ranks, ReadProcessNumbers(cluster.worker(w).pid()).resident_kib);
-  return {ReadProcessNumbers(cluster.coordinator().pid()).resident_kib, ranks};
+    ranks = std::max(ranks, ReadProcessUse(cluster.worker(w).pid()).resident_kib);
+  return {ReadProcessUse(cluster.coordinator().pid()).resident_kib, ranks};
 }
 
 // Lines of the coordinator's log that end a request, by its id: none may end twice within one life of the

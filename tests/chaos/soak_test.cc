@@ -22,7 +22,7 @@
 #include "gtest/gtest.h"
 #include "tests/chaos/chaos_load.h"
 #include "tests/chaos/growth.h"
-#include "tests/chaos/process_numbers.h"
+#include "tests/chaos/process_use.h"
 #include "tests/integration/cluster.h"
 #include "tests/integration/requests.h"
 
@@ -58,8 +58,8 @@ ClusterOptions SoakCluster() {
 }
 
 absl::Duration CpuOf(Cluster& cluster) {
-  absl::Duration cpu = ReadProcessNumbers(cluster.coordinator().pid()).cpu;
-  for (int w = 0; w < cluster.num_workers(); ++w) cpu += ReadProcessNumbers(cluster.worker(w).pid()).cpu;
+  absl::Duration cpu = ReadProcessUse(cluster.coordinator().pid()).cpu;
+  for (int w = 0; w < cluster.num_workers(); ++w) cpu += ReadProcessUse(cluster.worker(w).pid()).cpu;
   return cpu;
 }
 
@@ -171,7 +171,7 @@ class Soak {
   }
 
   void Read(size_t first, pid_t pid) {
-    const ProcessNumbers numbers = ReadProcessNumbers(pid);
+    const ProcessUse numbers = ReadProcessUse(pid);
     EXPECT_GT(numbers.resident_kib, 0) << processes_[first].name << " is gone";
     processes_[first].values.push_back(static_cast<double>(numbers.resident_kib) / 1024);
     processes_[first + 1].values.push_back(static_cast<double>(numbers.descriptors));

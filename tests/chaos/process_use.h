@@ -9,7 +9,7 @@
 
 namespace lancet {
 
-struct ProcessNumbers {
+struct ProcessUse {
   int64_t resident_kib = 0;
   int64_t descriptors = 0;
   int64_t threads = 0;
@@ -17,6 +17,6 @@ struct ProcessNumbers {
 };
 
 // Of a process of this user. All zero if it is gone.
-ProcessNumbers ReadProcessNumbers(pid_t pid);
+ProcessUse ReadProcessUse(pid_t pid);
 
 }  // namespace lancet

@@ -1,4 +1,4 @@
-#include "tests/chaos/process_numbers.h"
+#include "tests/chaos/process_use.h"
 
 #include <unistd.h>
 
@@ -13,8 +13,8 @@
 
 namespace lancet {
 
-ProcessNumbers ReadProcessNumbers(pid_t pid) {
-  ProcessNumbers numbers;
+ProcessUse ReadProcessUse(pid_t pid) {
+  ProcessUse numbers;
   const std::string dir = absl::StrCat("/proc/", pid);
   std::ifstream status(dir + "/status");
   std::string line;
