@@ -1,6 +1,7 @@
 #include "tests/chaos/growth.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -32,6 +33,18 @@ double MedianSlope(const std::vector<double>& values) {
   return Median(std::move(slopes));
 }
 
+// Three standard errors of the difference of the medians of two thirds, were the values spread normally
+// around a line of that slope.
+double ScatterOfShift(const std::vector<double>& values, double slope) {
+  std::vector<double> rest;
+  for (size_t i = 0; i < values.size(); ++i) rest.push_back(values[i] - slope * static_cast<double>(i));
+  const double level = Median(rest);
+  for (double& value : rest) value = std::abs(value - level);
+  // A median's error is 1.2533 that of a mean; a normal distribution's deviation 1.4826 its median distance.
+  const double deviation = 1.4826 * Median(std::move(rest));
+  return 3 * 1.2533 * deviation * std::sqrt(2.0 / static_cast<double>(values.size() / 3));
+}
+
 std::vector<double> WindowsThatCount(const GrowthSeries& series, size_t warm_up) {
   const size_t skipped = std::min(warm_up, series.values.size());
   return {series.values.begin() + static_cast<std::ptrdiff_t>(skipped), series.values.end()};
@@ -51,7 +64,10 @@ Growth JudgeGrowth(const GrowthSeries& series, size_t warm_up) {
   Growth growth;
   growth.limit = std::max(series.absolute_limit, series.relative_limit * Median(values));
   if (values.size() < kLeastWindows) return growth;
-  growth.trend = MedianSlope(values) * static_cast<double>(values.size() - 1);
+  const double slope = MedianSlope(values);
+  growth.trend = slope * static_cast<double>(values.size() - 1);
+  growth.scatter = ScatterOfShift(values, slope);
+  growth.limit = std::max(growth.limit, growth.scatter);
   const Thirds thirds = MediansOfThirds(values);
   growth.shift = thirds.last - thirds.first;
   growth.grown = growth.trend > growth.limit && growth.shift > growth.limit;

@@ -12,8 +12,8 @@ struct GrowthSeries {
   std::string name;
   std::string unit;
   std::vector<double> values;
-  // How much it may grow over the windows that count: the larger of a share of its median there and a number
-  // of units.
+  // How much it may grow over the windows that count: the largest of a share of its median there, a number of
+  // units, and what its own scatter may feign.
   double relative_limit = 0;
   double absolute_limit = 0;
 };
@@ -24,7 +24,10 @@ struct Growth {
   double trend = 0;
   // The median of their last third less that of their first.
   double shift = 0;
-  double limit = 0;
+  // Three standard errors of `shift`, from the distances of the windows to the line (their median, so that a
+  // few bad windows do not hide growth).
+  double scatter = 0;
+  double limit = 0;  // the largest of the series' two and `scatter`
   // Both exceed the limit: a trend alone may lie within what varies, a shift alone may be a few bad windows.
   bool grown = false;
 };

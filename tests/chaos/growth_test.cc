@@ -42,6 +42,17 @@ TEST(GrowthTest, LetsNoisePass) {
   EXPECT_FALSE(growth.grown);
 }
 
+TEST(GrowthTest, TakesMoreThanScatterToBeGrowth) {
+  GrowthSeries series = Series(45, 1, 0.15, 0.3);
+  series.absolute_limit = 0.1;
+  EXPECT_GT(JudgeGrowth(series, 0).scatter, 0.2);
+  EXPECT_FALSE(JudgeGrowth(series, 0).grown);
+  series = Series(45, 1, 0.3, 0.03);
+  series.absolute_limit = 0.1;
+  EXPECT_LT(JudgeGrowth(series, 0).scatter, 0.1);
+  EXPECT_TRUE(JudgeGrowth(series, 0).grown);
+}
+
 TEST(GrowthTest, LetsAFallPass) { EXPECT_FALSE(JudgeGrowth(Series(60, 100, -30, 1), 0).grown); }
 
 TEST(GrowthTest, LetsAFewBadWindowsPass) {

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <future>
 #include <memory>
 #include <random>
 #include <string>
@@ -36,7 +37,7 @@ constexpr absl::Duration kWindow = absl::Seconds(45);
 // asked for. A third of a run at most.
 constexpr absl::Duration kWarmUp = absl::Minutes(5);
 // Pairs of each request that are timed in a window.
-constexpr int kRounds = 2;
+constexpr int kRounds = 3;
 constexpr double kMemoryShare = 0.05;
 constexpr double kMemoryMib = 2;
 constexpr double kDescriptors = 1;
@@ -182,25 +183,24 @@ class Soak {
   void Compare(const std::vector<ChaosCase>& cases) {
     auto fresh = Cluster::Start(SoakCluster());
     ASSERT_TRUE(fresh.ok()) << fresh.status();
-    Cluster* const both[] = {aged_, fresh->get()};
     std::vector<double> ratios;
-    absl::Duration cpu[2];
+    absl::Duration before[2];
     for (int round = 0; round <= kRounds; ++round) {
+      if (round == 1) {
+        before[0] = CpuOf(*aged_);
+        before[1] = CpuOf(**fresh);
+      }
       for (const ChaosCase& request : cases) {
-        double seconds[2] = {0, 0};
-        // Who goes first changes.
-        for (const int which : {round % 2, 1 - round % 2}) {
-          const absl::Duration before = CpuOf(*both[which]);
-          const auto took = TimeOf(both[which]->client(), request);
-          ASSERT_TRUE(took.ok()) << request.name << " " << took.status() << both[which]->Logs();
-          seconds[which] = *took;
-          if (round > 0) cpu[which] += CpuOf(*both[which]) - before;
-        }
-        if (round > 0) ratios.push_back(seconds[0] / seconds[1]);
+        auto other = std::async(std::launch::async, [&] { return TimeOf((*fresh)->client(), request); });
+        const auto aged = TimeOf(aged_->client(), request);
+        const auto young = other.get();
+        ASSERT_TRUE(aged.ok()) << request.name << " " << aged.status() << aged_->Logs();
+        ASSERT_TRUE(young.ok()) << request.name << " " << young.status() << (*fresh)->Logs();
+        if (round > 0) ratios.push_back(*aged / *young);
       }
     }
     wall_.values.push_back(Median(std::move(ratios)));
-    cpu_.values.push_back(absl::FDivDuration(cpu[0], cpu[1]));
+    cpu_.values.push_back(absl::FDivDuration(CpuOf(*aged_) - before[0], CpuOf(**fresh) - before[1]));
   }
 
   std::vector<const GrowthSeries*> All() const {
