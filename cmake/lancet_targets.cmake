@@ -79,9 +79,9 @@ add_custom_target(lancet_grpc_tests)
 
 # lancet_test(NAME SRCS ... DEPS ... [LABELS ...] [TIMEOUT s]): labels default to "unit". A test labelled "nogrpc" runs
 # under TSan without suppressions; one labelled "e2e" starts processes and watches the clock, so it runs alone.
-# LANCET_TEST_DATA is the folder tests/data.
+# LANCET_TEST_DATA is the folder tests/data. With CONFIGURATIONS only ctest -C of one of these runs it.
 function(lancet_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;LABELS;CONFIGURATIONS" ${ARGN})
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
@@ -94,7 +94,10 @@ function(lancet_test name)
     LANCET_DEMO_MODEL="${LANCET_SOURCE_ROOT}/models/demo" LANCET_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS} GTest::gtest_main GTest::gmock)
   target_compile_options(${name} PRIVATE ${LANCET_TEST_OPTIONS})
-  add_test(NAME ${name} COMMAND ${name})
+  if(ARG_CONFIGURATIONS)
+    set(ARG_CONFIGURATIONS CONFIGURATIONS ${ARG_CONFIGURATIONS})
+  endif()
+  add_test(NAME ${name} COMMAND ${name} ${ARG_CONFIGURATIONS})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
   if(LANCET_PORTABLE)
     set_tests_properties(${name} PROPERTIES WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})

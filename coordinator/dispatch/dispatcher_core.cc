@@ -66,7 +66,7 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
   // A key is its token's: nobody joins a stranger's request.
   if (!request.idempotency_key.empty()) {
     request.idempotency_key = absl::StrCat(request.origin.caller, "\n", request.idempotency_key);
-    if (Join(request)) return;
+    if (Join(request, now)) return;
   }
   auto call = std::make_unique<Call>();
   RequestState& state = call->state;
@@ -76,6 +76,7 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
   state.deadline = request.deadline;
   state.shape = ShapeOf(request.plan);
   CallStatus status = CheckNew(request, state.shape, now);
+  const std::function<CallStatus(absl::Time)> charge = std::move(request.charge);
   call->origin = std::move(request.origin);
   call->input = request.input;
   call->text = std::move(request.text);
@@ -104,6 +105,7 @@ void DispatcherCore::Submit(NewRequest request, absl::Time now) {
   }
   Call& added = *(calls_[state.id] = std::move(call));
   if (status.status.ok() && stream->cancelled()) status.status = absl::CancelledError("the client went away");
+  if (status.status.ok() && charge != nullptr) status = charge(now);
   if (status.status.ok()) {
     status.status = queue_.Push(&added.state);
     if (!status.status.ok()) {
@@ -133,6 +135,9 @@ void DispatcherCore::End(Call& call, CallStatus status, absl::Time now) {
   call.plan = {};
   call.snapshot.reset();
   TellOutcome(call, status, now);
+  for (const Client& client : call.clients) {
+    if (client.joined.has_value() && !client.left) TellJoined(call, client.id, *client.joined, status, now);
+  }
   call.audience->End(status);
   KeepResult(call, status.status, now);
 }
@@ -517,6 +522,19 @@ void DispatcherCore::TellOutcome(const Call& call, const CallStatus& status, abs
   outcome.timings = call.timings;
   outcome.timings.total = now - call.state.arrival;
   if (call.group_name.empty()) outcome.timings.queue = outcome.timings.total;
+  LogOutcome(outcome);
+  observer_->OnOutcome(outcome);
+}
+
+void DispatcherCore::TellJoined(const Call& call, uint64_t id, const Joined& joined, const CallStatus& status,
+                                absl::Time now) const {
+  RequestOutcome outcome;
+  outcome.id = id;
+  outcome.joined = call.state.id;
+  outcome.origin = joined.origin;
+  outcome.status = status.status;
+  outcome.reason = status.reason;
+  outcome.timings.total = now - joined.arrival;
   LogOutcome(outcome);
   observer_->OnOutcome(outcome);
 }

@@ -52,6 +52,9 @@ struct NewRequest {
   // the digest of what was asked for is the same.
   std::string idempotency_key{};
   uint64_t digest = 0;
+  // Takes what the request costs from its token's allowance. Called once, for new work that the queue would
+  // take: what joins a request that is known costs nothing. Null: nothing is taken.
+  std::function<CallStatus(absl::Time now)> charge{};
 };
 
 // What happens to requests whose group is lost.
@@ -149,11 +152,18 @@ class DispatcherCore final : private GroupObserver {
   ServiceStatus Status(absl::Time now) const;
 
  private:
+  // Of a call that asks for a request that is known.
+  struct Joined {
+    RequestOrigin origin;
+    absl::Time arrival;
+  };
   // Somebody who listens to a request.
   struct Client {
     uint64_t id = 0;  // of the call
     std::shared_ptr<EventStream> stream;
     bool left = false;  // the transport still has to say that the call is over
+    // Of a call that joined; the outcome of the call that brought the request is the request's.
+    std::optional<Joined> joined{};
   };
   // One request, from Submit to the last OnCallDone; one that may be joined stays until its result expires.
   struct Call {
@@ -210,7 +220,7 @@ class DispatcherCore final : private GroupObserver {
   // The request of a call, or null.
   Call* Find(uint64_t call_id);
   // True if the request was known and the call joined it, or was refused for a reason of the key.
-  bool Join(NewRequest& request);
+  bool Join(NewRequest& request, absl::Time now);
   // The client hears nothing more; without another one the request leaves, or waits to be joined.
   void LeaveAudience(Call& call, Client& client, absl::Status status, absl::Time now);
   // After the end: for those who join.
@@ -258,6 +268,9 @@ class DispatcherCore final : private GroupObserver {
   // Iterations until everything running and the first `waiting` of the queue is done, roughly.
   int64_t WorkAhead(absl::Span<const RequestState* const> waiting) const;
   void TellOutcome(const Call& call, const CallStatus& status, absl::Time now) const;
+  // Of the call `id` that joined, or would have.
+  void TellJoined(const Call& call, uint64_t id, const Joined& joined, const CallStatus& status,
+                  absl::Time now) const;
 
   const Options options_;
   ServiceObserver no_observer_;

@@ -15,21 +15,24 @@ DispatcherCore::Call* DispatcherCore::Find(uint64_t call_id) {
   return found == calls_.end() ? nullptr : found->second.get();
 }
 
-bool DispatcherCore::Join(NewRequest& request) {
+bool DispatcherCore::Join(NewRequest& request, absl::Time now) {
   const auto known = keys_.find(request.idempotency_key);
   if (known == keys_.end()) return false;
   Call& call = *calls_.at(known->second);
   CallStatus refusal;
   if (call.digest != request.digest) {
-    refusal.status = absl::InvalidArgumentError("idempotency_key: it was used with another request before");
+    refusal = {absl::InvalidArgumentError("idempotency_key: it was used with another request before"),
+               std::nullopt, RejectReason::kInvalid};
   } else if (static_cast<int>(joined_.size()) >= options_.max_calls) {
     refusal = {
         absl::ResourceExhaustedError(absl::StrCat("too many calls: the limit is ", options_.max_calls)),
-        estimate_.RetryDelay(1)};
+        estimate_.RetryDelay(1), RejectReason::kTooManyCalls};
   } else if (request.stream->cancelled()) {
     refusal.status = absl::CancelledError("the client went away");
   }
+  Joined joined{std::move(request.origin), request.arrival};
   if (!refusal.status.ok()) {
+    TellJoined(call, request.plan.request_id, joined, refusal, now);
     request.stream->End(std::move(refusal));
     return true;
   }
@@ -37,16 +40,22 @@ bool DispatcherCore::Join(NewRequest& request) {
   call.orphaned = absl::InfiniteFuture();
   if (!call.ended) call.state.deadline = std::max(call.state.deadline, request.deadline);
   call.audience->Join(request.stream);
-  call.clients.push_back({request.plan.request_id, std::move(request.stream)});
   LogInfo("request joined", {{"request_id", RequestIdText(call.state.id)},
                              {"trace_id", call.origin.trace.TraceId()},
-                             {"joined_trace_id", request.origin.trace.TraceId()},
+                             {"joined_trace_id", joined.origin.trace.TraceId()},
                              {"ended", call.ended ? "true" : "false"}});
+  // What is kept of a request that ended is its success.
+  if (call.ended) TellJoined(call, request.plan.request_id, joined, CallStatus{}, now);
+  call.clients.push_back(
+      {request.plan.request_id, std::move(request.stream), /*left=*/false, std::move(joined)});
   return true;
 }
 
 void DispatcherCore::LeaveAudience(Call& call, Client& client, absl::Status status, absl::Time now) {
   if (std::exchange(client.left, true)) return;
+  if (client.joined.has_value() && !call.ended) {
+    TellJoined(call, client.id, *client.joined, {status, std::nullopt}, now);
+  }
   call.audience->Leave(client.stream.get());
   client.stream->End({status, std::nullopt});
   const bool alone =

@@ -61,11 +61,17 @@ void LogOutcome(const RequestOutcome& outcome) {
                                   {"trace_id", outcome.origin.trace.TraceId()},
                                   {"task", TaskName(outcome.origin.task)},
                                   {"code", absl::StatusCodeToString(outcome.status.code())}};
+  if (outcome.joined.has_value()) fields.emplace_back("joined", RequestIdText(*outcome.joined));
   if (!outcome.origin.caller.empty()) fields.emplace_back("token", outcome.origin.caller);
   // Our own words; they name fields and limits, never what a client wrote.
   if (!outcome.status.ok()) fields.emplace_back("reason", outcome.status.message());
   if (outcome.reason != RejectReason::kNone)
     fields.emplace_back("rejected", RejectReasonName(outcome.reason));
+  if (outcome.joined.has_value()) {
+    fields.push_back(Seconds("total_s", outcome.timings.total));
+    Log(LogLevel::kInfo, "request", fields);
+    return;
+  }
   fields.insert(fields.end(), {{"group", outcome.group.empty() ? "-" : outcome.group},
                                {"seed", outcome.seed},
                                {"width", outcome.width},

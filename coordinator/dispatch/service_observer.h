@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -29,9 +30,11 @@ struct RequestOrigin {
   int max_waiting = 0;  // requests of this caller in the queue; 0: as many as the queue takes
 };
 
-// One request that is over, however it ended.
+// One request that is over, however it ended; or a call that joined one by its idempotency key, which has
+// task, trace, status and total time of its own and leaves the work's numbers to the request.
 struct RequestOutcome {
   uint64_t id = 0;
+  std::optional<uint64_t> joined{};  // the request that the call joined
   RequestOrigin origin;
   absl::Status status;
   RejectReason reason = RejectReason::kNone;

@@ -159,11 +159,13 @@ CallStatus StreamCall::Admit(const grpc::ByteBuffer& bytes) {
   if (stream_->cancelled()) return {absl::CancelledError("the client went away"), std::nullopt};
   absl::StatusOr<NewRequest> request = method_->intake(ToString(bytes), id_);
   if (!request.ok()) return {request.status(), std::nullopt, RejectReason::kInvalid};
-  AccessLease::Charged charged = lease_.Charge(PixelSteps(request->plan), method_->clock->Now());
-  if (absl::IsResourceExhausted(charged.status)) {
-    return {std::move(charged.status), charged.retry_after, RejectReason::kTokenLimit};
-  }
-  if (!charged.status.ok()) return {std::move(charged.status), std::nullopt, RejectReason::kTokenLimit};
+  request->charge = [call = shared_from_this(), pixel_steps = PixelSteps(request->plan)](absl::Time now) {
+    AccessLease::Charged charged = call->lease_.Charge(pixel_steps, now);
+    if (charged.status.ok()) return CallStatus{};
+    std::optional<absl::Duration> retry_after;
+    if (absl::IsResourceExhausted(charged.status)) retry_after = charged.retry_after;
+    return CallStatus{std::move(charged.status), retry_after, RejectReason::kTokenLimit};
+  };
   request->plan.traceparent = origin_.trace.ToTraceparent();
   request->origin = origin_;
   request->arrival = arrival_;

@@ -68,7 +68,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   const absl::Time arrival_;
   const absl::Time deadline_;
   RequestOrigin origin_;  // constant once the call has begun
-  AccessLease lease_;     // touched by one thread at a time: Begin, the pool, the last write
+  AccessLease lease_;     // touched by one thread at a time: Begin, the event loop, the last write
   const std::shared_ptr<EventStream> stream_;
   grpc::ByteBuffer buffer_;  // the outstanding write
   std::shared_ptr<StreamCall> self_;

@@ -112,6 +112,7 @@ void ServiceMetrics::OnOutcome(const RequestOutcome& outcome) {
   if (outcome.reason != RejectReason::kNone) {
     rejected_.With({std::string(RejectReasonName(outcome.reason))}).Add();
   }
+  if (outcome.joined.has_value()) return;  // the times are the request's, which tells them
   const std::string id = RequestIdText(outcome.id);
   const auto observe = [&id](Family<Histogram>& family, LabelValues labels, absl::Duration value) {
     family.With(labels).Observe(absl::ToDoubleSeconds(value), id);

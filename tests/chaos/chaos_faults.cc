@@ -43,8 +43,7 @@ absl::Status ChaosFaults::Next() {
   }
   if (dice < 65) {
     Note("rank cut off", worker);
-    CutOff(worker);
-    return absl::OkStatus();
+    return CutOff(worker);
   }
   if (dice < 78) {
     Note("rank told to leave", worker);
@@ -89,10 +88,10 @@ void ChaosFaults::Hang(int worker) {
   cluster_->worker(worker).Signal(SIGCONT);
 }
 
-void ChaosFaults::CutOff(int worker) {
-  cluster_->relay(worker).Cut();
+absl::Status ChaosFaults::CutOff(int worker) {
+  LANCET_RETURN_IF_ERROR(cluster_->SetLink(worker, /*up=*/false));
   Wait(kLongestHang);
-  cluster_->relay(worker).Heal();
+  return cluster_->SetLink(worker, /*up=*/true);
 }
 
 absl::Status ChaosFaults::KillCoordinator() {

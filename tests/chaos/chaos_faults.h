@@ -31,7 +31,7 @@ class ChaosFaults {
   absl::Status KillGroup(int worker);
   absl::Status Leave(int worker);
   void Hang(int worker);
-  void CutOff(int worker);
+  absl::Status CutOff(int worker);
   absl::Status KillCoordinator();
   // A random time up to so much.
   void Wait(absl::Duration most);

@@ -1,10 +1,12 @@
 #include "tests/chaos/chaos_load.h"
 
 #include <algorithm>
+#include <array>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
 #include "tests/integration/requests.h"
@@ -60,6 +62,14 @@ class Witness final : public GenerationObserver {
   absl::Duration silence;
   absl::Time silence_end;
 };
+
+// The same for the same key, so that a request is one trace however often it is sent.
+std::string TraceId(const std::string& key) {
+  std::seed_seq seed(key.begin(), key.end());
+  std::array<uint32_t, 4> words{};
+  seed.generate(words.begin(), words.end());
+  return absl::StrFormat("%08x%08x%08x%08x", words[0] | 1, words[1], words[2], words[3]);
+}
 
 }  // namespace
 
@@ -147,9 +157,12 @@ void ChaosLoad::RunOne(const ChaosCase& request, const std::string& key) {
   Witness witness;
   std::string got;
   absl::Status status;
+  const std::string trace_id = TraceId(key);
+  const std::string traceparent = absl::StrCat("00-", trace_id, "-00f067aa0ba902b7-01");
   if (request.asks) {
     DescriptionRequest question = request.question;
     question.idempotency_key = key;
+    question.traceparent = traceparent;
     const auto answer = client_->Describe(question, &witness, nullptr);
     status = answer.status();
     if (answer.ok()) got = answer->text;
@@ -157,6 +170,7 @@ void ChaosLoad::RunOne(const ChaosCase& request, const std::string& key) {
   } else {
     GenerationRequest drawing = request.drawing;
     drawing.idempotency_key = key;
+    drawing.traceparent = traceparent;
     const auto drawn = drawing.image.empty() ? client_->Generate(drawing, &witness, nullptr)
                                              : client_->Edit(drawing, &witness, nullptr);
     status = drawn.status();
@@ -174,7 +188,7 @@ void ChaosLoad::RunOne(const ChaosCase& request, const std::string& key) {
   }
   ++ended_;
   const std::lock_guard<std::mutex> lock(mu_);
-  silences_.push_back({witness.silence, witness.silence_end, absl::StrCat(request.name, " ", key)});
+  silences_.push_back({witness.silence, witness.silence_end, absl::StrCat(request.name, " ", key), trace_id});
 }
 
 void ChaosLoad::Fail(const ChaosCase& request, const std::string& what) {

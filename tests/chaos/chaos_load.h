@@ -46,6 +46,7 @@ class ChaosLoad {
     absl::Duration length;
     absl::Time end;
     std::string name;
+    std::string trace_id;  // of the request, in the coordinator's log
   };
   // The shortest first.
   std::vector<Silence> silences() const;

@@ -1,14 +1,15 @@
-// Random faults under mixed load of all tasks, on two groups of two ranks. LANCET_CHAOS_FAULTS and
+// Random faults under mixed load of all tasks, on two groups of two ranks; those of the second one are hosts
+// of their own where the kernel and the user's rights allow network namespaces. LANCET_CHAOS_FAULTS and
 // LANCET_CHAOS_SEED say how many and which (scripts/chaos.sh).
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,8 @@
 #include "gtest/gtest.h"
 #include "tests/chaos/chaos_faults.h"
 #include "tests/chaos/chaos_load.h"
+#include "tests/chaos/chaos_trace.h"
+#include "tests/chaos/process_use.h"
 #include "tests/integration/cluster.h"
 
 namespace lancet {
@@ -43,23 +46,12 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
   return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
 }
 
-// Resident memory of a process in KiB; 0 if it is gone.
-int64_t ResidentKib(pid_t pid) {
-  std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
-  std::string line;
-  while (std::getline(file, line)) {
-    int64_t kib = 0;
-    if (sscanf(line.c_str(), "VmRSS: %ld kB", &kib) == 1) return kib;
-  }
-  return 0;
-}
-
 // The largest coordinator and the largest rank at this moment.
 std::pair<int64_t, int64_t> Memory(Cluster& cluster) {
   int64_t ranks = 0;
   for (int w = 0; w < cluster.num_workers(); ++w)
-    ranks = std::max(ranks, ResidentKib(cluster.worker(w).pid()));
-  return {ResidentKib(cluster.coordinator().pid()), ranks};
+    ranks = std::max(ranks, ReadProcessUse(cluster.worker(w).pid()).resident_kib);
+  return {ReadProcessUse(cluster.coordinator().pid()).resident_kib, ranks};
 }
 
 // Lines of the coordinator's log that end a request, by its id: none may end twice within one life of the
@@ -83,6 +75,7 @@ TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
   ClusterOptions options = NanoCluster(2);
   options.groups = 2;
   options.relayed = true;
+  options.last_group_on_hosts = true;
   // Faults are nobody's fault here.
   options.coordinator_flags.emplace_back("--max_losses=1000000");
   auto started = Cluster::Start(options);
@@ -97,11 +90,13 @@ TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
   ChaosFaults chaos(&cluster, seed);
   std::mt19937_64 random(seed);
   std::pair<int64_t, int64_t> early{0, 0};
+  std::vector<ChaosEvent> events;
   for (int i = 0; i < faults && load.failures().empty(); ++i) {
     absl::SleepFor(kLongestPeace * std::uniform_real_distribution<double>(0, 1)(random));
     const absl::Time fault = absl::Now();
     const absl::Status status = chaos.Next();
     ASSERT_TRUE(status.ok()) << status << cluster.Logs();
+    events.push_back({fault, absl::Now(), chaos.last()});
     printf("%6.1f to %6.1f s: %s\n", absl::ToDoubleSeconds(fault - begin),
            absl::ToDoubleSeconds(absl::Now() - begin), chaos.last().c_str());
     if (i >= faults / 4) continue;
@@ -123,12 +118,19 @@ TEST(ChaosTest, EveryRequestEndsOnceWithItsBytes) {
     printf("nothing heard for %.1f s until %.1f s: %s\n", absl::ToDoubleSeconds(silence.length),
            absl::ToDoubleSeconds(silence.end - begin), silence.name.c_str());
   }
+  const ChaosLoad::Silence& longest = silences.back();
+  printf("what the longest silence was made of, from the last that %s heard on:\n", longest.name.c_str());
+  for (const std::string& line : PhasesOfSilence(cluster.coordinator().Log(), events, longest.trace_id,
+                                                 longest.end - longest.length, longest.end)) {
+    printf("  %s\n", line.c_str());
+  }
   EXPECT_LE(late.first, early.first + kGrowthKib);
   EXPECT_LE(late.second, early.second + kGrowthKib);
   if (HasFailure()) printf("%s\n", cluster.Logs().c_str());
 
-  printf("seed %lu: %d faults in %.0f s (", static_cast<unsigned long>(seed), faults,
-         absl::ToDoubleSeconds(absl::Now() - begin));
+  printf("seed %lu: %d faults in %.0f s, the second group %s (", static_cast<unsigned long>(seed), faults,
+         absl::ToDoubleSeconds(absl::Now() - begin),
+         cluster.hosts() ? "on hosts of their own" : "behind relays");
   const char* separator = "";
   for (const auto& [name, count] : chaos.counts()) {
     printf("%s%s %d", separator, name.c_str(), count);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <utility>
@@ -94,6 +95,19 @@ Cluster::~Cluster() {
 }
 
 absl::Status Cluster::Begin() {
+  if (options_.last_group_on_hosts) {
+    auto hosts = HostNetwork::Create(options_.world_size, dir_ + "/network.log");
+    if (hosts.ok()) {
+      hosts_ = *std::move(hosts);
+      // Whoever is not on loopback must prove something.
+      secret_file_ = dir_ + "/secret";
+      std::ofstream(secret_file_) << "a secret of the ranks of one test\n";
+      std::error_code ignored;
+      std::filesystem::permissions(secret_file_, std::filesystem::perms::owner_read, ignored);
+    } else {
+      printf("no hosts of their own: %s\n", std::string(hosts.status().message()).c_str());
+    }
+  }
   LANCET_RETURN_IF_ERROR(StartCoordinator());
   for (int worker = 0; worker < num_workers(); ++worker) {
     if (options_.relayed) {
@@ -111,7 +125,9 @@ absl::Status Cluster::StartCoordinator() {
   std::filesystem::remove(port_file);
   std::vector<std::string> arguments = {
       kCoordinator, "--model_dir=" + options_.model_dir, absl::StrCat("--listen=127.0.0.1:", public_port_),
-      absl::StrCat("--worker_listen=127.0.0.1:", worker_port_), "--port_file=" + port_file};
+      absl::StrCat("--worker_listen=", hosts_ != nullptr ? "0.0.0.0:" : "127.0.0.1:", worker_port_),
+      "--port_file=" + port_file};
+  if (hosts_ != nullptr) arguments.push_back("--worker_secret_file=" + secret_file_);
   arguments.insert(arguments.end(), options_.coordinator_flags.begin(), options_.coordinator_flags.end());
   LANCET_ASSIGN_OR_RETURN(coordinator_, Process::Start(arguments, dir_ + "/coordinator.log"));
   const bool there = AwaitCondition(
@@ -127,17 +143,42 @@ absl::Status Cluster::StartCoordinator() {
 
 absl::Status Cluster::StartWorker(int worker) {
   const int group = worker / options_.world_size;
-  const int port = options_.relayed ? relays_[worker]->port() : worker_port_;
+  const int host = HostOf(worker);
+  const std::string coordinator =
+      host >= 0 ? absl::StrCat(hosts_->gateway(), ":", worker_port_)
+                : absl::StrCat("127.0.0.1:", options_.relayed ? relays_[worker]->port() : worker_port_);
   std::vector<std::string> arguments = {kWorker, "--model_dir=" + options_.model_dir,
-                                        absl::StrCat("--coordinator=127.0.0.1:", port),
+                                        "--coordinator=" + coordinator,
                                         absl::StrCat("--rank=", worker % options_.world_size),
                                         absl::StrCat("--world_size=", options_.world_size)};
   if (options_.groups > 1) arguments.push_back(absl::StrCat("--group=g", group));
   for (const std::string& flag : options_.worker_flags) {
     arguments.push_back(absl::StrReplaceAll(flag, {{"{rank}", absl::StrCat(worker % options_.world_size)}}));
   }
+  if (hosts_ != nullptr) arguments.push_back("--secret_file=" + secret_file_);
+  if (host >= 0) {
+    arguments.push_back(absl::StrCat("--host_name=host-", host));
+    arguments.push_back(absl::StrCat("--collective_listen=", hosts_->address(host), ":0"));
+    arguments = hosts_->OnHost(host, arguments);
+  }
   LANCET_ASSIGN_OR_RETURN(workers_[worker],
                           Process::Start(arguments, absl::StrCat(dir_, "/worker-", worker, ".log")));
+  return absl::OkStatus();
+}
+
+int Cluster::HostOf(int worker) const {
+  const int first = num_workers() - options_.world_size;
+  return hosts_ != nullptr && worker >= first ? worker - first : -1;
+}
+
+absl::Status Cluster::SetLink(int worker, bool up) {
+  if (const int host = HostOf(worker); host >= 0) return hosts_->SetLink(host, up);
+  if (!options_.relayed) return absl::FailedPreconditionError("this rank has no link that can be cut");
+  if (up) {
+    relays_[worker]->Heal();
+  } else {
+    relays_[worker]->Cut();
+  }
   return absl::OkStatus();
 }
 

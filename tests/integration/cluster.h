@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/generation_client.h"
+#include "tests/integration/host_network.h"
 #include "tests/integration/process.h"
 #include "tests/integration/relay.h"
 
@@ -24,6 +25,9 @@ struct ClusterOptions {
   int world_size = 1;
   int groups = 1;        // replicas, each of world_size ranks
   bool relayed = false;  // every rank reaches the coordinator through a link that can be cut
+  // Ranks of the last group are on hosts of their own (host_network.h): they add over TCP, and what is cut is
+  // the link of the host. Where that is not allowed they are like the others; Cluster::hosts() says so.
+  bool last_group_on_hosts = false;
   std::vector<std::string> coordinator_flags = {};
   std::vector<std::string> worker_flags = {};  // "{rank}" in them stands for the rank
   ClientOptions client = {};                   // how to come in; its server is filled in
@@ -53,8 +57,11 @@ class Cluster {
   Process& coordinator() { return *coordinator_; }
   // Ranks count on over the groups: rank r of group g is worker g * world_size + r.
   Process& worker(int worker) { return *workers_[worker]; }
-  // Of a rank, if they are relayed.
-  Relay& relay(int worker) { return *relays_[worker]; }
+  // Whether the last group's ranks are on hosts of their own.
+  bool hosts() const { return hosts_ != nullptr; }
+  // Takes the link of a rank down, or up again: that of its host, or its relay to the coordinator. Error if
+  // it has neither.
+  absl::Status SetLink(int worker, bool up);
   int world_size() const { return options_.world_size; }
   int num_workers() const { return static_cast<int>(workers_.size()); }
   // A folder of the cluster's own.
@@ -74,6 +81,8 @@ class Cluster {
  private:
   Cluster(ClusterOptions options, std::string dir);
   absl::Status Begin();
+  // The number of the rank's host, or -1.
+  int HostOf(int worker) const;
 
   const ClusterOptions options_;
   const std::string dir_;
@@ -82,6 +91,8 @@ class Cluster {
   int metrics_port_ = 0;
   std::string address_;
   std::unique_ptr<Process> coordinator_;
+  std::unique_ptr<HostNetwork> hosts_;  // outlives those who run there
+  std::string secret_file_;             // that ranks prove to know; with hosts only
   std::vector<std::unique_ptr<Relay>> relays_;
   std::vector<std::unique_ptr<Process>> workers_;
   std::unique_ptr<GenerationClient> client_;

@@ -47,5 +47,26 @@ TEST(HostsTest, RanksOfSeveralHostsGiveTheSameBytesAndSurviveALoss) {
   EXPECT_EQ(Draw(**cluster), shared_memory);
 }
 
+TEST(HostsTest, RanksInNamespacesOfTheirOwnSurviveALinkThatGoesDown) {
+  ClusterOptions options = NanoCluster(2);
+  options.last_group_on_hosts = true;
+  auto cluster = Cluster::Start(std::move(options));
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  if (!(*cluster)->hosts()) GTEST_SKIP() << "no network namespaces here";
+  const std::string undisturbed = Draw(**cluster);
+  ASSERT_FALSE(undisturbed.empty());
+  // With a request under way, which waits for the rank and goes on.
+  RunningRequest running((*cluster)->client(), MakeRequest("a cat", 400));
+  ASSERT_TRUE(running.AwaitSteps(5));
+  ASSERT_TRUE((*cluster)->SetLink(1, /*up=*/false).ok());
+  ASSERT_TRUE((*cluster)->AwaitHealth(Health::kNotServing).ok());
+  ASSERT_TRUE((*cluster)->SetLink(1, /*up=*/true).ok());
+  const absl::Status serving = (*cluster)->AwaitHealth(Health::kServing);
+  ASSERT_TRUE(serving.ok()) << serving;
+  const auto result = running.Result();
+  EXPECT_TRUE(result.ok()) << result.status() << (*cluster)->Logs();
+  EXPECT_EQ(Draw(**cluster), undisturbed);
+}
+
 }  // namespace
 }  // namespace lancet

@@ -11,15 +11,105 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
+class KeepsOutcomes final : public ServiceObserver {
+ public:
+  void OnOutcome(const RequestOutcome& outcome) override { outcomes.push_back(outcome); }
+  std::vector<RequestOutcome> outcomes;
+};
+
 class JoinTest : public CoreWithGroups {
  protected:
+  JoinTest() { options_.observer = &observer_; }
+  // "1 OK" of a request, "2 OK joined 1" of a call that joined it; in the order in which they were told.
+  std::vector<std::string> Outcomes() const {
+    std::vector<std::string> words;
+    for (const RequestOutcome& outcome : observer_.outcomes) {
+      words.push_back(absl::StrCat(outcome.id, " ", absl::StatusCodeToString(outcome.status.code())));
+      if (outcome.joined.has_value()) absl::StrAppend(&words.back(), " joined ", *outcome.joined);
+      if (outcome.reason != RejectReason::kNone)
+        absl::StrAppend(&words.back(), " ", RejectReasonName(outcome.reason));
+    }
+    return words;
+  }
   NewRequest Keyed(NewRequest request, uint64_t digest = 5) {
     request.idempotency_key = "key";
     request.digest = digest;
     return request;
   }
+  // With a charge that is counted and goes as told.
+  NewRequest Charged(NewRequest request, CallStatus answer = {}) {
+    request.charge = [this, answer](absl::Time) {
+      ++charges_;
+      return answer;
+    };
+    return request;
+  }
   std::string Heard(uint64_t id) { return absl::StrJoin(Read(id), ", "); }
+
+  KeepsOutcomes observer_;
+  int charges_ = 0;
 };
+
+TEST_F(JoinTest, OnlyNewWorkIsCharged) {
+  FakeGroup& group = AddGroup("g");
+  Submit(Charged(Keyed(Drawing(1, 8))));
+  group.Execute(2 + 3);
+  Submit(Charged(Keyed(Drawing(2, 8))));
+  EXPECT_EQ(charges_, 1);
+  ExecuteAll();
+  Submit(Charged(Keyed(Drawing(3, 8))));  // what is kept
+  EXPECT_EQ(charges_, 1);
+  EXPECT_THAT(Read(3), Contains("OK"));
+  Submit(Charged(Drawing(4, 8)));
+  EXPECT_EQ(charges_, 2);
+}
+
+TEST_F(JoinTest, WhatCannotBePaidIsNotStarted) {
+  FakeGroup& group = AddGroup("g");
+  const CallStatus refusal{absl::ResourceExhaustedError("used up"), absl::Seconds(9),
+                           RejectReason::kTokenLimit};
+  Submit(Charged(Keyed(Drawing(1, 8)), refusal));
+  EXPECT_THAT(Read(1), ElementsAre("RESOURCE_EXHAUSTED"));
+  EXPECT_EQ(ends_[1][0].retry_after, absl::Seconds(9));
+  EXPECT_THAT(group.admitted, IsEmpty());
+  EXPECT_THAT(Outcomes(), ElementsAre("1 RESOURCE_EXHAUSTED token_limit"));
+  // The refusal is not what others with the key get.
+  Submit(Charged(Keyed(Drawing(2, 8))));
+  ExecuteAll();
+  EXPECT_THAT(Read(2), Contains("OK"));
+}
+
+TEST_F(JoinTest, WhatIsNotTakenIsNotCharged) {
+  AddGroup("g");
+  core_->Drain();
+  Submit(Charged(Drawing(1, 8)));
+  EXPECT_THAT(Read(1), ElementsAre("UNAVAILABLE"));
+  EXPECT_EQ(charges_, 0);
+}
+
+TEST_F(JoinTest, EveryCallHasAnOutcomeOfItsOwn) {
+  FakeGroup& group = AddGroup("g");
+  Submit(Keyed(Drawing(1, 8)));
+  group.Execute(2 + 3);
+  NewRequest second = Keyed(Drawing(2, 8));
+  second.origin.trace.trace_high = 7;
+  Submit(std::move(second));
+  Submit(Keyed(Drawing(3, 8)));
+  Submit(Keyed(Drawing(4, 8), 6));
+  EXPECT_THAT(Outcomes(), ElementsAre("4 INVALID_ARGUMENT joined 1 invalid"));
+  core_->Cancel(3, clock_.Now());
+  core_->OnCallDone(3, clock_.Now());
+  clock_.Advance(absl::Seconds(2));
+  ExecuteAll();
+  for (const uint64_t id : {1, 2}) core_->OnCallDone(id, clock_.Now());
+  Submit(Keyed(Drawing(5, 8)));
+  core_->OnCallDone(5, clock_.Now());
+  EXPECT_THAT(Outcomes(), ElementsAre("4 INVALID_ARGUMENT joined 1 invalid", "3 CANCELLED joined 1", "1 OK",
+                                      "2 OK joined 1", "5 OK joined 1"));
+  const RequestOutcome& joined = observer_.outcomes[3];
+  EXPECT_EQ(joined.origin.trace.trace_high, 7u);
+  EXPECT_GE(joined.timings.total, absl::Seconds(2));
+}
 
 TEST_F(JoinTest, TheSameKeyJoinsTheRunningRequest) {
   FakeGroup& group = AddGroup("g");

@@ -111,6 +111,39 @@ TEST_F(AccessTest, LimitsOfATokenAreItsOwn) {
   EXPECT_THAT(never.error_message(), HasSubstr("131072"));
 }
 
+TEST_F(AccessTest, WhoJoinsARequestPaysNothing) {
+  // Enough for one request and a half.
+  v1::GenerateImageRequest request = GoodRequest();
+  request.set_width(64);
+  request.set_height(64);
+  request.set_num_inference_steps(2);
+  request.set_idempotency_key("key");
+  AskForTokens("pixel_steps_per_minute=12288");
+  StartServer();
+  StartRanks();
+  gate_.Allow(0);
+  grpc::ClientContext context;
+  context.AddMetadata("authorization", "Bearer a-token");
+  const auto running = stub_->GenerateImage(&context, request);
+  v1::GenerateImageResponse event;
+  ASSERT_TRUE(running->Read(&event));
+  grpc::ClientContext again;
+  again.AddMetadata("authorization", "Bearer a-token");
+  const auto joined = stub_->GenerateImage(&again, request);
+  ASSERT_TRUE(joined->Read(&event));
+  v1::GenerateImageRequest other = request;
+  other.set_idempotency_key("another");
+  EXPECT_EQ(GenerateWith("Bearer a-token", other).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  gate_.Allow(1 << 20);
+  for (const auto* reader : {&running, &joined}) {
+    while ((*reader)->Read(&event)) {
+    }
+    EXPECT_TRUE((*reader)->Finish().ok());
+  }
+  // What is kept costs nothing either.
+  EXPECT_TRUE(GenerateWith("Bearer a-token", request).ok());
+}
+
 TEST_F(AccessTest, RanksProveThatTheyKnowTheSecret) {
   std::atomic<int> refused{0};
   adjust_server = [&refused](CoordinatorServer::Options& options) {

@@ -54,6 +54,20 @@ TEST(ServiceMetricsTest, CountsOutcomesByTaskCodeAndReason) {
                     HasSubstr("lancet_model_info{model=\"m\",fingerprint=\"f00d\",quantization=\"q\"} 1\n")));
 }
 
+TEST(ServiceMetricsTest, CallsThatJoinedAreCountedWithoutTheTimesOfTheRequest) {
+  ServiceMetrics metrics(TestOptions());
+  metrics.OnOutcome(Drawn());
+  RequestOutcome joined;
+  joined.id = 0xdef;
+  joined.joined = 0xabc;
+  joined.timings.total = absl::Seconds(50);
+  metrics.OnOutcome(joined);
+  const std::string text = metrics.Render({}, MetricFormat::kPrometheus);
+  EXPECT_THAT(text, AllOf(HasSubstr("lancet_requests_total{task=\"generate\",code=\"OK\"} 2\n"),
+                          HasSubstr("lancet_request_seconds_sum{task=\"generate\"} 3\n"),
+                          HasSubstr("lancet_queue_seconds_count{task=\"generate\"} 1\n")));
+}
+
 TEST(ServiceMetricsTest, RanksThatAreGoneReadZero) {
   ServiceMetrics metrics(TestOptions());
   ServiceMetrics::Readings readings;
