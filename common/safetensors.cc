@@ -7,7 +7,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/quote.h"
-#include "common/safetensors_header.h"
 #include "common/status_macros.h"
 
 namespace lancet {
@@ -57,11 +56,14 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Create(
     std::unique_ptr<const ReadOnlyFile> file) {
   LANCET_ASSIGN_OR_RETURN(const absl::string_view header, HeaderText(*file));
   const size_t data_start = kLengthBytes + header.size();
-  LANCET_ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> entries,
-                          ParseSafetensorsHeader(header, file->bytes().size() - data_start, file->path()));
+  SafetensorsMetadata metadata;
+  LANCET_ASSIGN_OR_RETURN(
+      const std::vector<SafetensorsEntry> entries,
+      ParseSafetensorsHeader(header, file->bytes().size() - data_start, file->path(), &metadata));
   const std::byte* const data = file->bytes().data() + data_start;
 
   auto dict = std::unique_ptr<SafetensorsFile>(new SafetensorsFile(std::move(file)));
+  dict->metadata_ = std::move(metadata);
   dict->names_.reserve(entries.size());
   for (const SafetensorsEntry& entry : entries) {
     TensorView view{entry.dtype, entry.shape, data + entry.begin};

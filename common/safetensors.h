@@ -18,6 +18,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/mapped_file.h"
+#include "common/safetensors_header.h"
 #include "common/state_dict.h"
 
 namespace lancet {
@@ -35,6 +36,8 @@ class SafetensorsFile final : public StateDict {
   bool Contains(absl::string_view name) const override { return tensors_.contains(name); }
   absl::StatusOr<TensorView> Get(absl::string_view name) const override;
   const std::string& path() const override { return file_->path(); }
+  // What "__metadata__" says; empty without it.
+  const SafetensorsMetadata& metadata() const { return metadata_; }
   void Release(absl::string_view name) const override;
 
  private:
@@ -42,6 +45,7 @@ class SafetensorsFile final : public StateDict {
 
   std::unique_ptr<const ReadOnlyFile> file_;
   std::vector<std::string> names_;
+  SafetensorsMetadata metadata_;
   absl::flat_hash_map<std::string, TensorView> tensors_;
   // Tensors whose place in the file is not a multiple of their element size, which the format allows but no
   // processor likes. Files of current writers have none.

@@ -32,6 +32,7 @@ std::optional<DType> DTypeFromName(absl::string_view name) {
 class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   std::vector<SafetensorsEntry> TakeEntries() { return std::move(entries_); }
+  SafetensorsMetadata TakeMetadata() { return std::move(metadata_); }
   const std::string& error() const { return error_; }
 
   bool null() override { return Unexpected("null"); }
@@ -63,7 +64,10 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool string(string_t& value) override {
-    if (state_ == State::kMetadata) return true;
+    if (state_ == State::kMetadata) {
+      metadata_[metadata_key_] = std::move(value);
+      return true;
+    }
     if (state_ != State::kDtype) return Unexpected("a string");
     const std::optional<DType> dtype = DTypeFromName(value);
     if (!dtype.has_value()) return Fail(absl::StrCat("has unsupported dtype ", Quote(value)));
@@ -122,7 +126,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   bool key(string_t& name) override {
     if (state_ == State::kTop) return BeginEntry(name);
     if (state_ == State::kMetadata) {
-      if (metadata_keys_.insert(name).second) return true;
+      metadata_key_ = name;
+      if (metadata_.try_emplace(name).second) return true;
       error_ = absl::StrCat("key ", Quote(name), " of __metadata__ appears twice");
       return false;
     }
@@ -202,7 +207,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   bool has_offsets_ = false;
   int num_offsets_ = 0;
   absl::flat_hash_set<std::string> names_;
-  absl::flat_hash_set<std::string> metadata_keys_;
+  SafetensorsMetadata metadata_;
+  std::string metadata_key_;  // whose value comes next
   std::vector<SafetensorsEntry> entries_;
   std::string error_;
 };
@@ -257,11 +263,13 @@ absl::Status CheckTiling(const std::vector<SafetensorsEntry>& entries, uint64_t 
 
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(absl::string_view header,
                                                                      uint64_t data_bytes,
-                                                                     absl::string_view path) {
+                                                                     absl::string_view path,
+                                                                     SafetensorsMetadata* metadata) {
   HeaderReader reader;
   if (!nlohmann::json::sax_parse(header.begin(), header.end(), &reader)) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", reader.error()));
   }
+  if (metadata != nullptr) *metadata = reader.TakeMetadata();
   std::vector<SafetensorsEntry> entries = reader.TakeEntries();
   for (const SafetensorsEntry& entry : entries) LANCET_RETURN_IF_ERROR(CheckSize(entry, path));
   std::sort(entries.begin(), entries.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) {

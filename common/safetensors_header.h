@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/dtype.h"
@@ -20,10 +21,15 @@ struct SafetensorsEntry {
   uint64_t end = 0;
 };
 
+// What "__metadata__" says.
+using SafetensorsMetadata = absl::flat_hash_map<std::string, std::string>;
+
 // Entries in the order of their data. `data_bytes` is what the file holds after the header; the entries cover
-// it exactly. InvalidArgument messages begin with `path`.
+// it exactly. InvalidArgument messages begin with `path`. `metadata`, unless null, takes what "__metadata__"
+// says.
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(absl::string_view header,
                                                                      uint64_t data_bytes,
-                                                                     absl::string_view path);
+                                                                     absl::string_view path,
+                                                                     SafetensorsMetadata* metadata = nullptr);
 
 }  // namespace lancet
