@@ -52,12 +52,12 @@ class Error(Exception):
 _FIELD = re.compile(r"([a-z][a-z0-9_.]*(?:, [a-z][a-z0-9_.]*)*): (.+)", re.DOTALL)
 # How the server writes a value and its limit.
 _LIMITS = [re.compile(pattern, re.DOTALL) for pattern in (
-    r"(?P<value>.+?) (?:is|are) not from (?P<limit>[^;]+)",
+    r"(?P<value>.+?) (?:is|are) not from (?P<limit>[^;]+)(?:;.*)?",
     r"(?P<value>.+?) (?:is|are) more than the limit of (?P<limit>.+)",
     r"(?P<value>.+?)[,;] the limit is (?P<limit>.+)",
     r"(?P<value>.+?) is not (?P<limit>a multiple of .+)",
     r"(?P<value>.+?) is not a known value \((?P<limit>.+)\)",
-    r"(?P<value>.+?) (?:is|are) given; expected (?P<limit>[^:]+)",
+    r"(?P<value>.+?) (?:is|are) given; expected (?P<limit>[^:]+)(?::.*)?",
 )]
 
 
