@@ -5,12 +5,13 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: scripts/setup.sh [--lint] [--fuzz] [--monitors] [--k8s] [--help]
+usage: scripts/setup.sh [--lint] [--fuzz] [--monitors] [--k8s] [--clients] [--help]
 
   --lint   also the tools of tools/check.sh (clang-format, clang-tidy, shellcheck)
   --fuzz   also what the fuzz targets need (clang and its sanitizers)
   --monitors  also Prometheus, for the test of the alert rules; where systemd runs, its package starts a service
   --k8s    also what the tests of k8s/ need (kubectl, if there is none, and Python's YAML and JSON schema modules)
+  --clients  also what the tests of clients/ and of the example in Go need (Go with gRPC, their generators, pip, mypy)
 
 Runs apt-get as root, or through sudo. Where neither works it prints the command to run and exits with 1.
 END
@@ -25,8 +26,8 @@ packages=(
   libcpp-httplib-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev
   libpng-dev libjpeg-dev libwebp-dev zlib1g-dev
   libgtest-dev libgmock-dev libbenchmark-dev
-  # The example client, which the tests run as well.
-  python3 python3-grpcio python3-protobuf
+  # The client in Python, which the tests run as well.
+  python3 python3-grpcio python3-protobuf python3-pil
 )
 lint_packages=(clang clang-format clang-tidy shellcheck)
 fuzz=false
@@ -37,6 +38,12 @@ while [[ $# -gt 0 ]]; do
     --lint) packages+=("${lint_packages[@]}") ;;
     --fuzz) fuzz=true; packages+=(clang) ;;
     --monitors) packages+=(prometheus) ;;
+    --clients)
+      packages+=(openssl python3-pip python3-venv python3-setuptools python3-wheel mypy)
+      # gRPC for Go works with more than one release of protobuf for Go, the generated code with this one.
+      packages+=(golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev)
+      packages+=(protoc-gen-go protoc-gen-go-grpc)
+      ;;
     --k8s) packages+=(python3-yaml python3-jsonschema iproute2 curl); k8s=true ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;

@@ -86,6 +86,7 @@ else
 fi
 # Tests that need these skip themselves where they are missing.
 scripts/setup.sh --monitors --k8s || echo "test.sh: without Prometheus or the tools for k8s/" >&2
+scripts/setup.sh --clients || echo "test.sh: without Go or the tools for clients/" >&2
 
 if stage "release build" configure_and_build release all all_verify_interface_header_sets; then
   stage "release tests" run_tests release || true

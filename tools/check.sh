@@ -45,7 +45,7 @@ if [[ ${#files[@]} -eq 0 ]]; then
   mapfile -t files < <(find bench client common coordinator kernels protos tests tools worker \
     -name '*.h' -o -name '*.cc' | sort)
 fi
-mapfile -t scripts < <(find scripts tools tests .ci -type f \( -name '*.sh' -o -path .ci/run \) | sort)
+mapfile -t scripts < <(find clients scripts tools tests .ci -type f \( -name '*.sh' -o -path .ci/run \) | sort)
 
 failed=()
 # check NAME COMMAND...

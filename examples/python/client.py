@@ -2,71 +2,49 @@
 """Draws, edits and describes pictures with a Lancet server. See README.md beside this file."""
 
 import argparse
-import pathlib
-import subprocess
 import sys
-import tempfile
 
-import grpc
-
-PROTO_ROOT = pathlib.Path(__file__).resolve().parents[2] / "protos"
+import lancet
 
 
-def generate_stubs(folder):
-    """Compiles lancet.proto into `folder` and imports what comes out: (messages, stubs)."""
-    plugin = subprocess.run(["which", "grpc_python_plugin"], check=True, capture_output=True, text=True)
-    subprocess.run(
-        [
-            "protoc",
-            f"-I{PROTO_ROOT}",
-            f"--python_out={folder}",
-            f"--grpc_python_out={folder}",
-            f"--plugin=protoc-gen-grpc_python={plugin.stdout.strip()}",
-            "lancet/v1/lancet.proto",
-        ],
-        check=True,
-    )
-    sys.path.insert(0, folder)
-    from lancet.v1 import lancet_pb2, lancet_pb2_grpc
-
-    return lancet_pb2, lancet_pb2_grpc
+def follow(stream):
+    """Prints what happens to a request as it happens, returns the result."""
+    for event in stream:
+        if isinstance(event, lancet.Queued):
+            print(f"queued, {event.position} ahead")
+        elif isinstance(event, lancet.Started):
+            print(f"started with seed {event.seed}")
+        elif isinstance(event, lancet.Progress):
+            print(f"step {event.step} of {event.total_steps}")
+        elif isinstance(event, lancet.Preview):
+            # event.image is a PIL image, as result.image below.
+            print(f"preview of step {event.step}: {event.image.width} x {event.image.height}")
+        elif isinstance(event, lancet.Delta):
+            print(event.text, end="", flush=True)
+    return stream.result()
 
 
-def follow(responses):
-    """Prints what happens to a request as it happens, returns the result event."""
-    for response in responses:
-        event = response.WhichOneof("event")
-        if event == "queued":
-            print(f"queued, {response.queued.position} ahead")
-        elif event == "started":
-            print(f"started with seed {response.started.seed}")
-        elif event == "progress":
-            print(f"step {response.progress.step} of {response.progress.total_steps}")
-        elif event == "delta":
-            print(response.delta.text, end="", flush=True)
-        elif event == "result":
-            return response.result
-    raise RuntimeError("the server ended the stream without a result")
+def save(result, path):
+    result.save(path)
+    print(f"result: {path} ({result.picture.width} x {result.picture.height}, seed {result.seed})")
 
 
-def generate(channel, pb, stubs, arguments):
+def generate(client, arguments):
     """Draws a picture from a text."""
-    request = pb.GenerateImageRequest(prompt=arguments.prompt, seed=arguments.seed)
-    return follow(stubs.ImageServiceStub(channel).GenerateImage(request, timeout=arguments.timeout))
+    stream = client.generate(arguments.prompt, seed=arguments.seed, preview=arguments.previews)
+    save(follow(stream), arguments.out)
 
 
-def edit(channel, pb, stubs, arguments):
+def edit(client, arguments):
     """Changes a picture as an instruction says."""
-    image = pathlib.Path(arguments.image).read_bytes()
-    request = pb.EditImageRequest(images=[image], instruction=arguments.instruction, seed=arguments.seed)
-    return follow(stubs.ImageServiceStub(channel).EditImage(request, timeout=arguments.timeout))
+    stream = client.edit(arguments.image, arguments.instruction, seed=arguments.seed, preview=arguments.previews)
+    save(follow(stream), arguments.out)
 
 
-def describe(channel, pb, stubs, arguments):
+def describe(client, arguments):
     """Answers a question about a picture; without one, describes it."""
-    image = pathlib.Path(arguments.image).read_bytes()
-    request = pb.DescribeImageRequest(images=[image], question=arguments.question, seed=arguments.seed)
-    return follow(stubs.TextServiceStub(channel).DescribeImage(request, timeout=arguments.timeout))
+    result = follow(client.describe(arguments.image, arguments.question, seed=arguments.seed))
+    print(f"\nresult: {result.answer_tokens} tokens, seed {result.seed}")
 
 
 def parse_arguments():
@@ -81,7 +59,10 @@ def parse_arguments():
             command.add_argument("question", nargs="?")
         else:
             command.add_argument("--out", default="result.png")
+            command.add_argument("--previews", type=int, metavar="N", help="one after every n-th step")
         command.add_argument("--server", default="127.0.0.1:50051")
+        command.add_argument("--tls_ca", metavar="FILE", help="roots of the server's certificate; turns TLS on")
+        command.add_argument("--token_file", metavar="FILE")
         command.add_argument("--seed", type=int)
         command.add_argument("--timeout", type=float, default=600, help="seconds")
     return parser.parse_args()
@@ -89,23 +70,13 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    with tempfile.TemporaryDirectory() as folder:
-        pb, stubs = generate_stubs(folder)
-        # Pictures can be larger than gRPC's default limit of 4 MB.
-        # The published retry policy: UNAVAILABLE is tried again while nothing of the answer has come.
-        service_config = (PROTO_ROOT / "lancet" / "v1" / "service_config.json").read_text()
-        options = [("grpc.max_receive_message_length", 256 << 20), ("grpc.service_config", service_config)]
-        with grpc.insecure_channel(arguments.server, options=options) as channel:
-            try:
-                result = arguments.task(channel, pb, stubs, arguments)
-            except grpc.RpcError as error:
-                sys.exit(f"{error.code().name}: {error.details()}")
-    if arguments.task is describe:
-        # The text itself was printed as it came.
-        print(f"\nresult: {result.usage.answer_tokens} tokens, seed {result.seed}")
-        return
-    pathlib.Path(arguments.out).write_bytes(result.image.data)
-    print(f"result: {arguments.out} ({result.image.width} x {result.image.height}, seed {result.seed})")
+    tls = lancet.Tls(ca=arguments.tls_ca) if arguments.tls_ca else False
+    try:
+        with lancet.Client(arguments.server, tls=tls, token_file=arguments.token_file,
+                           timeout=arguments.timeout) as client:
+            arguments.task(client, arguments)
+    except (lancet.Error, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

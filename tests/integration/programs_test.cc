@@ -1,4 +1,4 @@
-// The programs as people and scripts use them: the command line client, the Python example, wrong flags.
+// The programs as people and scripts use them: the command line client, wrong flags.
 #include <signal.h>
 
 #include <filesystem>
@@ -58,7 +58,6 @@ Cluster* ProgramsTest::shared_cluster = nullptr;
 
 constexpr char kCli[] = LANCET_BIN_DIR "/lancet";
 constexpr char kWorker[] = LANCET_BIN_DIR "/lancet-worker";
-constexpr char kPythonClient[] = LANCET_SOURCE_DIR "/examples/python/client.py";
 constexpr char kNanoCard[] = "--lancet_json=" LANCET_SOURCE_DIR "/tests/integration/nano.lancet.json";
 constexpr char kDemoModel[] = "--model_dir=" LANCET_DEMO_MODEL;
 
@@ -111,24 +110,6 @@ TEST_F(ProgramsTest, CliInfo) {
   const Outcome outcome = RunProgram({kCli, "info", "--server", shared_cluster->address()});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.log, HasSubstr("group default: serving, 1 ranks"));
-}
-
-TEST_F(ProgramsTest, PythonExampleSavesAPicture) {
-  // The distribution's own interpreter: the one that python3-grpcio is installed for.
-  const Outcome outcome = RunProgram({"/usr/bin/python3", kPythonClient, "generate", "a cat", "--server",
-                                      shared_cluster->address(), "--seed", "7", "--out", Path("python.png")});
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.log;
-  EXPECT_THAT(outcome.log, HasSubstr("started with seed 7"));
-  EXPECT_TRUE(ReadPng(Path("python.png")).ok()) << outcome.log;
-  const Outcome edited =
-      RunProgram({"/usr/bin/python3", kPythonClient, "edit", Path("python.png"), "make it blue", "--server",
-                  shared_cluster->address(), "--seed", "7", "--out", Path("python_edit.png")});
-  EXPECT_EQ(edited.exit_code, 0) << edited.log;
-  EXPECT_TRUE(ReadPng(Path("python_edit.png")).ok()) << edited.log;
-  const Outcome described = RunProgram({"/usr/bin/python3", kPythonClient, "describe", Path("python.png"),
-                                        "What is it?", "--server", shared_cluster->address()});
-  EXPECT_EQ(described.exit_code, 0) << described.log;
-  EXPECT_THAT(described.log, HasSubstr("\nresult: "));
 }
 
 TEST_F(ProgramsTest, CliEditsAndDescribes) {
