@@ -39,7 +39,7 @@ while [[ $# -gt 0 ]]; do
     --fuzz) fuzz=true; packages+=(clang) ;;
     --monitors) packages+=(prometheus) ;;
     --clients)
-      packages+=(openssl python3-pip python3-venv python3-setuptools python3-wheel mypy)
+      packages+=(openssl python3-pip python3-setuptools python3-wheel mypy)
       # gRPC for Go works with more than one release of protobuf for Go, the generated code with this one.
       packages+=(golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev)
       packages+=(protoc-gen-go protoc-gen-go-grpc)

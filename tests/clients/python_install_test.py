@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-for module in ("ensurepip", "pip", "setuptools", "wheel", "grpc", "google.protobuf", "PIL"):
+for module in ("venv", "pip", "setuptools", "wheel", "grpc", "google.protobuf", "PIL"):
     try:
         found = importlib.util.find_spec(module)
     except ImportError:
@@ -51,7 +51,7 @@ with tempfile.TemporaryDirectory(prefix="lancet_install_") as temporary:
     source = os.path.join(temporary, "source")
     shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     environment = os.path.join(temporary, "environment")
-    run(sys.executable, "-m", "venv", "--system-site-packages", environment)
+    run(sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", environment)
     python = os.path.join(environment, "bin", "python")
     run(python, "-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation", source)
     installed = run(python, "-I", "-c", TRIAL).strip()
