@@ -102,6 +102,15 @@ class AsyncTest(unittest.IsolatedAsyncioTestCase):
             await stream.result()
         self.assertTrue(await self.call_is_over())
 
+    async def test_closing_the_client_cancels(self):
+        self.hang_after(started())
+        stream = self.client.generate("a cat")
+        events = aiter(stream)
+        await anext(events)
+        asyncio.get_running_loop().call_later(0.1, lambda: asyncio.ensure_future(self.client.close()))
+        with self.assertRaises(lancet.Cancelled):
+            await anext(events)
+
     async def test_rejoins_with_a_key(self):
         def script(_request, context, call):
             yield started()

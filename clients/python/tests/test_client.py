@@ -248,6 +248,8 @@ class CancellationTest(unittest.TestCase):
         events = iter(self.client.generate("a cat"))
         self.assertIsInstance(next(events), lancet.Started)
         self.client.close()
+        with self.assertRaises(lancet.Cancelled):
+            next(events)
         self.assertTrue(self.server.await_call_over())
 
 

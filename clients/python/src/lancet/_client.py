@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import TracebackType
 from typing import Any, Callable, Optional
 
@@ -10,7 +11,7 @@ import grpc.aio
 
 from lancet import _convert
 from lancet._async_stream import AsyncStream
-from lancet._call import Call
+from lancet._call import Call, Event, Result
 from lancet._events import ImageEvent, ImageResult, ModelInfo, TextEvent, TextResult
 from lancet._status import from_rpc_error
 from lancet._stream import Stream
@@ -83,6 +84,8 @@ class AsyncClient(Tasks[AsyncStream[ImageEvent, ImageResult], AsyncStream[TextEv
     def _open(self) -> None:
         self._channel: Any = None
         self._stubs: dict[str, Callable[..., Any]] = {}
+        # Not every release of grpc.aio ends its calls when their channel is closed.
+        self._streams: weakref.WeakSet[AsyncStream[Any, Any]] = weakref.WeakSet()
 
     async def model_info(self, *, timeout: Optional[float] = None) -> ModelInfo:
         """As Client.model_info."""
@@ -95,6 +98,8 @@ class AsyncClient(Tasks[AsyncStream[ImageEvent, ImageResult], AsyncStream[TextEv
 
     async def close(self) -> None:
         """As Client.close."""
+        for stream in list(self._streams):
+            stream.cancel()
         if self._channel is not None:
             await self._channel.close()
 
@@ -118,8 +123,12 @@ class AsyncClient(Tasks[AsyncStream[ImageEvent, ImageResult], AsyncStream[TextEv
 
     def _image_stream(self, call: Call[ImageEvent, ImageResult],
                       open_rpc: Callable[[float], Any]) -> AsyncStream[ImageEvent, ImageResult]:
-        return AsyncStream(call, open_rpc)
+        return self._kept(AsyncStream(call, open_rpc))
 
     def _text_stream(self, call: Call[TextEvent, TextResult],
                      open_rpc: Callable[[float], Any]) -> AsyncStream[TextEvent, TextResult]:
-        return AsyncStream(call, open_rpc)
+        return self._kept(AsyncStream(call, open_rpc))
+
+    def _kept(self, stream: AsyncStream[Event, Result]) -> AsyncStream[Event, Result]:
+        self._streams.add(stream)
+        return stream
