@@ -103,7 +103,7 @@ class PythonPackageTest(unittest.TestCase):
         self.server.await_info(lambda info: sum(group.active_requests for group in info.groups) == 0, "forget it")
 
     def test_a_coordinator_that_is_killed(self):
-        options = {"seed": 7, "num_inference_steps": 400}
+        options = {"seed": 7, "num_inference_steps": 150}
         undisturbed = self.client.generate("a cat", **options).result()
         killed = False
         events = []
