@@ -13,7 +13,7 @@
 #include "tools/golden/cuda_stages.h"
 #include "tools/golden/golden_case.h"
 #include "tools/golden/golden_recorder.h"
-#include "tools/golden/rank_group.h"
+#include "tools/requests/rank_group.h"
 #include "tools/golden/report.h"
 
 namespace lancet {

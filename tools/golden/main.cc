@@ -17,7 +17,7 @@
 #include "tools/golden/golden_against_cpu.h"
 #include "tools/golden/golden_case.h"
 #include "tools/golden/golden_runs.h"
-#include "tools/golden/rank_group.h"
+#include "tools/requests/rank_group.h"
 #include "tools/golden/report.h"
 
 ABSL_FLAG(std::string, golden, "", "folder of goldens that were computed on this checkpoint");

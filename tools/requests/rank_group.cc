@@ -1,4 +1,4 @@
-#include "tools/golden/rank_group.h"
+#include "tools/requests/rank_group.h"
 
 #include <mutex>
 #include <thread>
@@ -16,13 +16,25 @@ namespace {
 
 constexpr absl::Duration kBarrierTimeout = absl::Minutes(10);
 
+absl::StatusOr<std::vector<WorkResult>> IteratePieces(Engine& engine, const RequestPlan& plan) {
+  std::vector<WorkResult> results;
+  for (const Work& work : AllWork(plan)) {
+    LANCET_ASSIGN_OR_RETURN(std::vector<WorkResult> done, engine.Iterate({work}));
+    const bool ended = done[0].token.has_value() && done[0].token->last;
+    results.push_back(std::move(done[0]));
+    if (ended) break;
+  }
+  return results;
+}
+
 // Ranks that are threads take and free device memory at the same time: that may wait for the kernels of all
 // devices of the process, which must not wait for this rank then.
 absl::StatusOr<std::vector<WorkResult>> RunPlan(Engine& engine, const RequestPlan& plan,
-                                                Collective& collective) {
+                                                Collective& collective, bool in_pieces) {
   LANCET_RETURN_IF_ERROR(engine.Admit(plan));
   LANCET_RETURN_IF_ERROR(collective.Barrier(absl::Now() + kBarrierTimeout));
-  LANCET_ASSIGN_OR_RETURN(std::vector<WorkResult> results, engine.Iterate(AllWork(plan)));
+  LANCET_ASSIGN_OR_RETURN(std::vector<WorkResult> results,
+                          in_pieces ? IteratePieces(engine, plan) : engine.Iterate(AllWork(plan)));
   LANCET_RETURN_IF_ERROR(collective.Barrier(absl::Now() + kBarrierTimeout));
   LANCET_RETURN_IF_ERROR(engine.Release(plan.request_id));
   return results;
@@ -78,12 +90,23 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(const Checkpoint& che
 
 absl::StatusOr<std::vector<WorkResult>> RankGroup::Run(const RequestPlan& plan,
                                                        const std::vector<EngineTrace*>& traces) {
+  return Run(plan, traces, /*in_pieces=*/false);
+}
+
+absl::StatusOr<std::vector<WorkResult>> RankGroup::RunInPieces(const RequestPlan& plan,
+                                                               const std::vector<EngineTrace*>& traces) {
+  return Run(plan, traces, /*in_pieces=*/true);
+}
+
+absl::StatusOr<std::vector<WorkResult>> RankGroup::Run(const RequestPlan& plan,
+                                                       const std::vector<EngineTrace*>& traces,
+                                                       bool in_pieces) {
   std::vector<std::vector<WorkResult>> results(world_size());
   const auto run_rank = [&](int rank, Collective& collective) -> absl::Status {
     Engine& engine = *engines_[rank];
     LANCET_RETURN_IF_ERROR(engine.Attach(&collective));
     engine.set_trace(traces[rank]);
-    absl::StatusOr<std::vector<WorkResult>> done = RunPlan(engine, plan, collective);
+    absl::StatusOr<std::vector<WorkResult>> done = RunPlan(engine, plan, collective, in_pieces);
     engine.set_trace(nullptr);
     LANCET_RETURN_IF_ERROR(done.status());
     results[rank] = *std::move(done);

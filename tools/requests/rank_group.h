@@ -21,7 +21,7 @@ namespace lancet {
 absl::Status RunOnRanks(int world_size, size_t capacity_floats,
                         const std::function<absl::Status(int rank, Collective& collective)>& fn);
 
-// Engines of all ranks, loaded once. Run draws one request from start to end.
+// Engines of all ranks, loaded once. Run executes one request from start to end.
 class RankGroup {
  public:
   // `options` without rank and world size.
@@ -32,9 +32,16 @@ class RankGroup {
   absl::StatusOr<std::vector<WorkResult>> Run(const RequestPlan& plan,
                                               const std::vector<EngineTrace*>& traces);
 
+  // The same piece by piece, so that an answer ends with its last token.
+  absl::StatusOr<std::vector<WorkResult>> RunInPieces(const RequestPlan& plan,
+                                                      const std::vector<EngineTrace*>& traces);
+
   int world_size() const { return static_cast<int>(engines_.size()); }
 
  private:
+  absl::StatusOr<std::vector<WorkResult>> Run(const RequestPlan& plan,
+                                              const std::vector<EngineTrace*>& traces, bool in_pieces);
+
   std::vector<std::unique_ptr<Engine>> engines_;
 };
 
