@@ -90,16 +90,19 @@ class AsyncTest(unittest.IsolatedAsyncioTestCase):
 
     async def test_cancelling_the_task_cancels(self):
         self.hang_after(started())
+        stream = self.client.generate("a cat")
+        events = aiter(stream)
+        await anext(events)
         with self.assertRaises(asyncio.TimeoutError):
-            await asyncio.wait_for(self.client.generate("a cat").result(), 0.3)
+            await asyncio.wait_for(stream.result(), 0.1)
         self.assertTrue(await self.call_is_over())
 
     async def test_cancelled_by_another_task(self):
         self.hang_after(started())
         stream = self.client.generate("a cat")
-        asyncio.get_running_loop().call_later(0.2, stream.cancel)
         with self.assertRaises(lancet.Cancelled):
-            await stream.result()
+            async for _ in stream:
+                asyncio.get_running_loop().call_later(0.1, stream.cancel)
         self.assertTrue(await self.call_is_over())
 
     async def test_closing_the_client_cancels(self):

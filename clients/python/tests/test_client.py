@@ -193,7 +193,6 @@ class ErrorsTest(unittest.TestCase):
             with self.assertRaises(lancet.DeadlineExceeded) as caught:
                 client.generate("a cat", timeout=0.3).result()
             self.assertIsInstance(caught.exception, TimeoutError)
-            self.assertTrue(server.await_call_over())
 
     def test_nobody_there(self):
         with FakeServer() as server:
@@ -310,7 +309,8 @@ class RejoinTest(unittest.TestCase):
             yield started()
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
-        with FakeServer(script) as server, client_of(server, rejoin_for=0.5) as client:
+        # Longer than a stream may last without the time beginning anew, so that it is tried again on any machine.
+        with FakeServer(script) as server, client_of(server, rejoin_for=2.5) as client:
             with self.assertRaises(lancet.Unavailable) as caught:
                 client.generate("a cat", idempotency_key="key").result()
             self.assertEqual(caught.exception.request_id, "r1")
