@@ -93,6 +93,10 @@ absl::StatusOr<LinearPolicy> LinearPolicy::Create(const Checkpoint& checkpoint,
   if (options.mode != LinearMode::kW4A4) return policy;
   const std::string path = FactorsPath(checkpoint, options.activation_factors);
   if (path.empty()) return policy;
+  linears.erase(
+      std::remove_if(linears.begin(), linears.end(),
+                     [&](const std::string& linear) { return IsUnquantised(checkpoint.trunk(), linear); }),
+      linears.end());
   LANCET_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxActivationFactorsBytes));
   LANCET_ASSIGN_OR_RETURN(policy.factors_,
                           ParseActivationFactors(text, path, checkpoint.fingerprint(), linears));
