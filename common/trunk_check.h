@@ -18,9 +18,10 @@ absl::Status CheckTrunkLayout(const StateDict& trunk, const ModelConfig& config)
 
 // What nvfp4_meta.json says beyond what the tensors do.
 struct TrunkMeta {
-  // By the linear's base name: the factor of its scales_fp8, where the file has them in two-level form
-  // (scales_bf16 = E4M3(scales_fp8) * factor, exactly). Files of the first kind have none: there scales_fp8
-  // are the scales themselves, rounded.
+  // By the linear's base name: the factor of its scales_fp8, where the file has them in two-level form,
+  // scales_fp8 = E4M3(scales_bf16 / factor). Its codes were chosen with both kinds of scales in mind, so that
+  // products that take E4M3 scales do best with this factor, or with a power of two times it. Published files
+  // have none: there scales_fp8 are the scales themselves, rounded.
   absl::flat_hash_map<std::string, float> scale_factors;
 };
 

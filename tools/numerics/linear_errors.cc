@@ -112,7 +112,7 @@ absl::StatusOr<LinearSample> ReadSample(const StateDict& trunk,
                     linear.in / 2, scales.as<bf16>(), linear.in / kBlock};
   sample.scales_fp8.assign(fp8.as<uint8_t>(), fp8.as<uint8_t>() + fp8.num_elements());
   const auto factor = factors.find(linear.base);
-  if (factor != factors.end()) sample.scales_fp8_factor = factor->second;
+  if (factor != factors.end()) sample.scales_fp8_factor = sample.weight_factor = factor->second;
   sample.x = std::move(x);
   return sample;
 }
@@ -142,12 +142,14 @@ absl::StatusOr<LinearErrors> MeasureLinear(const KernelContext& ctx, const Linea
   other.scales_stride = w.cols / kBlock;
   LANCET_ASSIGN_OR_RETURN(errors.column[1], with_scales(other, 1.0f));
 
-  LANCET_ASSIGN_OR_RETURN(const EmulatedWeights unit, EmulatedWeights::EncodeNvfp4(ctx, {w}, 1.0f));
+  LANCET_ASSIGN_OR_RETURN(const EmulatedWeights unit,
+                          EmulatedWeights::EncodeNvfp4(ctx, {w}, 1.0f, sample.weight_factor));
   LANCET_RETURN_IF_ERROR(Nvfp4Gemm(ctx, x, unit.nvfp4(), y));
   errors.column[2] = ErrorOf(sums, unit.alpha(), exact);
   LANCET_ASSIGN_OR_RETURN(const EmulatedWeights fp8, EmulatedWeights::EncodeFp8(ctx, {w}));
-  LANCET_ASSIGN_OR_RETURN(const EmulatedWeights calibrated,
-                          EmulatedWeights::EncodeNvfp4(ctx, {w}, Nvfp4Factor(sample.x)));
+  LANCET_ASSIGN_OR_RETURN(
+      const EmulatedWeights calibrated,
+      EmulatedWeights::EncodeNvfp4(ctx, {w}, Nvfp4Factor(sample.x), sample.weight_factor));
   int column = 3;
   for (const EmulatedWeights* weights : {&fp8, &unit, &calibrated}) {
     LANCET_RETURN_IF_ERROR(EmulatedGemm(ctx, x, *weights, y));

@@ -143,7 +143,7 @@ absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_codes_, DeviceArray<uint8_t>::CopyOf(stacked.codes, stream));
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_scales_,
                             DeviceArray<uint8_t>::Create(ScaleTileBytes(linear.rows_, blocks)));
-    const float factor = ScaleFactor(stacked.scales);
+    const float factor = forms.weight_factor > 0.0f ? forms.weight_factor : ScaleFactor(stacked.scales);
     const std::vector<float> factors = {factor, forms.activation_factor, factor * forms.activation_factor};
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_factors_, DeviceArray<float>::CopyOf(factors, stream));
     LANCET_CUDA_RETURN_IF_ERROR(cuda::TileScales(scales.data(), linear.rows_, blocks,

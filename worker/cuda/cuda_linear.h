@@ -22,6 +22,7 @@ struct CudaLinearForms {
   bool fp8 = false;       // E4M3 with a factor per output row, for many rows of E4M3 activations
   bool nvfp4 = false;     // codes with tiled E4M3 scales under a factor, for many rows of NVFP4 activations
   float activation_factor = 1.0f;  // of those activations
+  float weight_factor = 0.0f;      // of those scales; 0: from the largest
 };
 
 class CudaLinear {

@@ -135,6 +135,7 @@ class Uploader {
     forms.nvfp4 =
         products_ == CudaProducts::kNvfp4 && !stays && !AnyBf16(parts) && probe_.Works(rows, parts[0].cols());
     forms.activation_factor = policy_.ActivationFactor(bases);
+    forms.weight_factor = policy_.WeightFactor(bases);
     forms.bf16 = !forms.fp8 && !forms.nvfp4;
     return forms;
   }

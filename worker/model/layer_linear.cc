@@ -84,8 +84,9 @@ absl::StatusOr<LayerLinear> LayerLinear::Create(const KernelContext& ctx,
       break;
     }
     case LinearMode::kW4A4: {
-      LANCET_ASSIGN_OR_RETURN(linear.encoded_,
-                              EmulatedWeights::EncodeNvfp4(ctx, parts, choice.activation_factor));
+      LANCET_ASSIGN_OR_RETURN(
+          linear.encoded_,
+          EmulatedWeights::EncodeNvfp4(ctx, parts, choice.activation_factor, choice.weight_factor));
       break;
     }
   }
