@@ -13,7 +13,6 @@
 #include "common/mapped_file.h"
 #include "common/safetensors.h"
 #include "common/status_macros.h"
-#include "common/trunk_check.h"
 
 namespace lancet {
 namespace {
@@ -190,12 +189,13 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const CheckpointPat
   LANCET_RETURN_IF_ERROR(CheckTrunkLayout(*checkpoint->trunk_, config));
   if (!paths.trunk_meta.empty()) {
     LANCET_ASSIGN_OR_RETURN(const std::string meta_json, ReadTextFile(paths.trunk_meta, kMaxMetaBytes));
-    LANCET_RETURN_IF_ERROR(CheckTrunkMeta(meta_json, paths.trunk_meta, config));
+    LANCET_ASSIGN_OR_RETURN(checkpoint->trunk_meta_,
+                            ParseTrunkMeta(meta_json, paths.trunk_meta, config, checkpoint->trunk_.get()));
   }
   LANCET_ASSIGN_OR_RETURN(checkpoint->vae_, OpenStateDict(paths.vae));
   LANCET_ASSIGN_OR_RETURN(checkpoint->vae_layout_, CheckVae(*checkpoint->vae_));
   LANCET_ASSIGN_OR_RETURN(const std::string vision_json, checkpoint->OpenVision());
-  LANCET_RETURN_IF_ERROR(CheckTrunkValues(*checkpoint->trunk_, config));
+  LANCET_RETURN_IF_ERROR(CheckTrunkValues(*checkpoint->trunk_, config, checkpoint->trunk_meta_));
   LANCET_ASSIGN_OR_RETURN(checkpoint->fingerprint_,
                           CheckpointFingerprint(*checkpoint->trunk_, *checkpoint->vae_, config_json,
                                                 checkpoint->vision_.get(), vision_json));

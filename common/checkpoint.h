@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "common/model_config.h"
 #include "common/state_dict.h"
+#include "common/trunk_check.h"
 #include "common/vae_check.h"
 #include "common/vision_config.h"
 #include "common/vision_tower.h"
@@ -59,6 +60,8 @@ class Checkpoint {
   const ModelCard& card() const { return card_; }
   // NVFP4 trunk: names as in the file.
   const StateDict& trunk() const { return *trunk_; }
+  // Of its meta file; empty without one.
+  const TrunkMeta& trunk_meta() const { return trunk_meta_; }
   const StateDict& vae() const { return *vae_; }
   const VaeLayout& vae_layout() const { return vae_layout_; }
   // The vision tower; null if the checkpoint has none.
@@ -76,6 +79,7 @@ class Checkpoint {
   ModelConfig config_;
   ModelCard card_;
   std::unique_ptr<StateDict> trunk_;
+  TrunkMeta trunk_meta_;
   std::unique_ptr<StateDict> vae_;
   VaeLayout vae_layout_;
   std::optional<VisionConfig> vision_config_;

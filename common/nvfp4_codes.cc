@@ -7,8 +7,8 @@
 namespace lancet {
 
 CodeBlockCounts CountCodeBlocks(const TensorView& codes, const TensorView& scales, int64_t rows) {
-  // The packer floors a block's largest weight at 1e-8, which makes the scale 1.67e-9: below it codes say
-  // nothing.
+  // The published packer floors a block's largest weight at 1e-8, which makes the scale 1.67e-9: below it
+  // codes say nothing.
   constexpr float kDegenerateScale = 2e-9f;
   constexpr int64_t kBlockBytes = kNvfp4Block / 2;
   CodeBlockCounts counts;
@@ -16,10 +16,15 @@ CodeBlockCounts CountCodeBlocks(const TensorView& codes, const TensorView& scale
   for (int64_t block = 0; block < blocks; ++block) {
     if (ToFloat(scales.as<bf16>()[block]) <= kDegenerateScale) continue;
     const uint8_t* bytes = codes.as<uint8_t>() + block * kBlockBytes;
-    const bool largest = std::any_of(bytes, bytes + kBlockBytes,
-                                     [](uint8_t b) { return (b & 0x07) == 0x07 || (b & 0x70) == 0x70; });
+    uint8_t largest = 0;
+    for (int64_t i = 0; i < kBlockBytes; ++i) {
+      largest =
+          std::max({largest, static_cast<uint8_t>(bytes[i] & 7), static_cast<uint8_t>(bytes[i] >> 4 & 7)});
+    }
     ++counts.counted;
-    counts.with_largest_code += largest;
+    counts.zeros += largest == 0;
+    counts.with_largest_code += largest == 7;
+    counts.with_next_code += largest == 6;
   }
   return counts;
 }

@@ -9,12 +9,16 @@
 namespace lancet {
 
 struct CodeBlockCounts {
-  int64_t counted = 0;            // blocks of 16 weights, without those that hold zeros only
+  int64_t counted = 0;            // blocks of 16 weights, without those of a published packer's least scale
   int64_t with_largest_code = 0;  // of these, blocks that use magnitude code 7
+  int64_t zeros = 0;              // of these, blocks without any code but 0
+  int64_t with_next_code = 0;     // of these, blocks whose largest magnitude code is 6
 
   CodeBlockCounts& operator+=(const CodeBlockCounts& other) {
     counted += other.counted;
     with_largest_code += other.with_largest_code;
+    zeros += other.zeros;
+    with_next_code += other.with_next_code;
     return *this;
   }
 };

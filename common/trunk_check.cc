@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -21,9 +22,20 @@ using nlohmann::json;
 
 constexpr const char* kScheme = "nvfp4_e2m1_block_fp8scale";
 constexpr absl::string_view kWeightSuffix = ".weight";
+constexpr const char* kScaleFactorKey = "scales_fp8_factor";
 
 // Magnitudes of the E2M1 codes, as the meta file repeats them.
 constexpr std::array<double, 8> kCodeMagnitudes = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+
+// A finite, normal, positive f32.
+absl::StatusOr<float> ReadFactor(const json& value, absl::string_view where) {
+  const double factor = value.is_number() ? value.get<double>() : 0.0;
+  if (!(factor >= std::numeric_limits<float>::min() && factor <= std::numeric_limits<float>::max())) {
+    return absl::InvalidArgumentError(absl::StrCat(where, ": ", kScaleFactorKey, " is ", Quote(value.dump()),
+                                                   "; expected a positive number that is normal as f32"));
+  }
+  return static_cast<float>(factor);
+}
 
 absl::Status CheckEntry(const json& entry, const TrunkLinear& linear, absl::string_view where) {
   const auto error = [&](absl::string_view what) {
@@ -81,24 +93,27 @@ int64_t FindBadScale(const TensorView& scales) {
 }  // namespace
 
 absl::Status CheckTrunkLayout(const StateDict& trunk, const ModelConfig& config) {
-  for (const TrunkTensor& tensor : TrunkTensors(config)) {
+  for (const TrunkTensor& tensor : TrunkTensors(config, trunk)) {
     if (!trunk.Contains(tensor.name)) {
       std::string hint;
       if (tensor.kind == TrunkTensorKind::kScalesFp8 || tensor.kind == TrunkTensorKind::kScalesBf16) {
         const absl::string_view base(tensor.name.data(), tensor.name.rfind('.'));
         if (trunk.Contains(absl::StrCat(base, ".zeros"))) hint = " (this is an AWQ-INT4 file)";
-      } else if (tensor.kind == TrunkTensorKind::kCodes) {
-        const absl::string_view base(tensor.name.data(), tensor.name.rfind('.'));
-        if (trunk.Contains(absl::StrCat(base, kWeightSuffix))) hint = " (this file is not quantised)";
       }
       return absl::InvalidArgumentError(
           absl::StrCat(trunk.path(), ": tensor ", Quote(tensor.name), " is missing", hint));
     }
-    LANCET_RETURN_IF_ERROR(GetChecked(trunk, tensor.name, tensor.dtype, tensor.shape).status());
+    const absl::Status fits = GetChecked(trunk, tensor.name, tensor.dtype, tensor.shape).status();
+    if (!fits.ok() && tensor.kind == TrunkTensorKind::kWeight) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(fits.message(),
+                       " (this linear is not quantised; lancet-quantize makes a checkpoint of such files)"));
+    }
+    LANCET_RETURN_IF_ERROR(fits);
   }
   for (const TrunkLinear& linear : TrunkLinears(config)) {
     const std::string weight = absl::StrCat(linear.base, kWeightSuffix);
-    if (trunk.Contains(weight)) {
+    if (trunk.Contains(weight) && !IsUnquantised(trunk, linear.base)) {
       return absl::InvalidArgumentError(
           absl::StrCat(trunk.path(), ": tensor ", Quote(weight),
                        " stands beside its quantised form; which of them is meant is unclear"));
@@ -107,8 +122,8 @@ absl::Status CheckTrunkLayout(const StateDict& trunk, const ModelConfig& config)
   return absl::OkStatus();
 }
 
-absl::Status CheckTrunkMeta(const std::string& json_text, const std::string& source_name,
-                            const ModelConfig& config) {
+absl::StatusOr<TrunkMeta> ParseTrunkMeta(const std::string& json_text, const std::string& source_name,
+                                         const ModelConfig& config, const StateDict* trunk) {
   LANCET_ASSIGN_OR_RETURN(const json meta, ParseJson(json_text, source_name));
   const auto error = [&](absl::string_view what) {
     return absl::InvalidArgumentError(absl::StrCat(source_name, ": ", what));
@@ -128,6 +143,10 @@ absl::Status CheckTrunkMeta(const std::string& json_text, const std::string& sou
   if (per_weight == meta.end() || !per_weight->is_object()) return error("per_weight is not an object");
   absl::flat_hash_map<std::string, TrunkLinear> linears;
   for (TrunkLinear& linear : TrunkLinears(config)) linears.emplace(linear.base, std::move(linear));
+  const auto is_unquantised = [&](absl::string_view base) {
+    return trunk != nullptr && IsUnquantised(*trunk, base);
+  };
+  TrunkMeta result;
   for (const auto& [name, entry] : per_weight->items()) {
     const std::string where = absl::StrCat(source_name, ": per_weight ", Quote(name));
     absl::string_view base = name;
@@ -135,19 +154,27 @@ absl::Status CheckTrunkMeta(const std::string& json_text, const std::string& sou
     if (linear == linears.end()) {
       return absl::InvalidArgumentError(absl::StrCat(where, ": is not a linear that this model quantises"));
     }
+    if (is_unquantised(base)) {
+      return absl::InvalidArgumentError(absl::StrCat(where, ": the file holds this linear unquantised"));
+    }
     LANCET_RETURN_IF_ERROR(CheckEntry(entry, linear->second, where));
+    const auto factor = entry.find(kScaleFactorKey);
+    if (factor != entry.end()) {
+      LANCET_ASSIGN_OR_RETURN(result.scale_factors[base], ReadFactor(*factor, where));
+    }
   }
   for (const auto& [base, linear] : linears) {
-    if (!per_weight->contains(absl::StrCat(base, kWeightSuffix))) {
+    if (!is_unquantised(base) && !per_weight->contains(absl::StrCat(base, kWeightSuffix))) {
       return error(absl::StrCat("per_weight lacks ", Quote(absl::StrCat(base, kWeightSuffix))));
     }
   }
-  return absl::OkStatus();
+  return result;
 }
 
-absl::Status CheckTrunkValues(const StateDict& trunk, const ModelConfig& config) {
+absl::Status CheckTrunkValues(const StateDict& trunk, const ModelConfig& config, const TrunkMeta& meta) {
   CodeBlockCounts blocks;
   for (const TrunkLinear& linear : TrunkLinears(config)) {
+    if (IsUnquantised(trunk, linear.base)) continue;
     const std::string scales_name = absl::StrCat(linear.base, ".scales_bf16");
     LANCET_ASSIGN_OR_RETURN(const TensorView scales, trunk.Get(scales_name));
     if (const int64_t bad = FindBadScale(scales); bad >= 0) {
@@ -157,7 +184,14 @@ absl::Status CheckTrunkValues(const StateDict& trunk, const ModelConfig& config)
                                                      ", ", bad % cols, "]; scales are finite and positive"));
     }
     LANCET_ASSIGN_OR_RETURN(const TensorView codes, trunk.Get(absl::StrCat(linear.base, ".qweight")));
-    blocks += CountCodeBlocks(codes, scales, /*rows=*/1);
+    const CodeBlockCounts counts = CountCodeBlocks(codes, scales, /*rows=*/1);
+    blocks.counted += counts.counted;
+    blocks.with_largest_code += counts.with_largest_code;
+    if (meta.scale_factors.contains(linear.base)) {
+      // Zeros have no least scale of their own there.
+      blocks.counted -= counts.zeros;
+      blocks.with_largest_code += counts.with_next_code;
+    }
     trunk.Release(scales_name);
   }
   if (blocks.with_largest_code * 10 < blocks.counted * 9) {

@@ -1,5 +1,6 @@
 #include "common/trunk_layout.h"
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 
 namespace lancet {
@@ -37,7 +38,14 @@ std::vector<TrunkLinear> TrunkLinears(const ModelConfig& config) {
   return linears;
 }
 
-std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config) {
+bool IsUnquantised(const StateDict& trunk, absl::string_view base) {
+  return trunk.Contains(absl::StrCat(base, ".weight")) && !trunk.Contains(absl::StrCat(base, ".qweight"));
+}
+
+namespace {
+
+std::vector<TrunkTensor> TensorsOf(const ModelConfig& config,
+                                   absl::FunctionRef<bool(absl::string_view base)> is_unquantised) {
   using Kind = TrunkTensorKind;
   const int64_t hidden = config.hidden_size;
   std::vector<TrunkTensor> tensors;
@@ -49,10 +57,14 @@ std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config) {
   };
 
   for (const TrunkLinear& linear : TrunkLinears(config)) {
-    const Shape scales = {linear.out, linear.in / kNvfp4Block};
-    add(absl::StrCat(linear.base, ".qweight"), Kind::kCodes, DType::kU8, {linear.out, linear.in / 2});
-    add(absl::StrCat(linear.base, ".scales_fp8"), Kind::kScalesFp8, DType::kU8, scales);
-    add_bf16(absl::StrCat(linear.base, ".scales_bf16"), Kind::kScalesBf16, scales);
+    if (is_unquantised(linear.base)) {
+      add_bf16(absl::StrCat(linear.base, ".weight"), Kind::kWeight, {linear.out, linear.in});
+    } else {
+      const Shape scales = {linear.out, linear.in / kNvfp4Block};
+      add(absl::StrCat(linear.base, ".qweight"), Kind::kCodes, DType::kU8, {linear.out, linear.in / 2});
+      add(absl::StrCat(linear.base, ".scales_fp8"), Kind::kScalesFp8, DType::kU8, scales);
+      add_bf16(absl::StrCat(linear.base, ".scales_bf16"), Kind::kScalesBf16, scales);
+    }
     if (linear.has_bias) add_bf16(absl::StrCat(linear.base, ".bias"), Kind::kBias, {linear.out});
   }
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -79,6 +91,16 @@ std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config) {
   add_bf16("llm2vae.weight", Kind::kAdapter, {kLatentChannels, hidden});
   add_bf16("llm2vae.bias", Kind::kAdapter, {kLatentChannels});
   return tensors;
+}
+
+}  // namespace
+
+std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config) {
+  return TensorsOf(config, [](absl::string_view) { return false; });
+}
+
+std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config, const StateDict& trunk) {
+  return TensorsOf(config, [&](absl::string_view base) { return IsUnquantised(trunk, base); });
 }
 
 }  // namespace lancet

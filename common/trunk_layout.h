@@ -6,7 +6,9 @@
 //   B.scales_fp8   u8   [out, in / 16]   E4M3 bytes of the block scales; never used for arithmetic
 //   B.scales_bf16  bf16 [out, in / 16]   the block scales
 //   B.bias         bf16 [out]            q, k and v only
-// and its unquantised form B.weight is absent.
+// and its unquantised form B.weight is absent. A file may keep any of them unquantised instead:
+//   B.weight       bf16 [out, in]
+// beside the bias, and nothing of the quantised form.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 
 #include "common/dtype.h"
 #include "common/model_config.h"
+#include "common/state_dict.h"
 #include "common/tensor_view.h"
 
 namespace lancet {
@@ -26,10 +29,24 @@ struct TrunkLinear {
   bool has_bias = false;
 };
 
-// The 14 quantised linears of every layer: seven of the understanding expert, seven of the generation expert.
+// The 14 linears of every layer that can be quantised: seven of the understanding expert, seven of the
+// generation expert.
 std::vector<TrunkLinear> TrunkLinears(const ModelConfig& config);
 
-enum class TrunkTensorKind { kCodes, kScalesFp8, kScalesBf16, kBias, kNorm, kEmbedding, kHead, kAdapter };
+// Whether the file holds the linear `base` unquantised: its weight, and no codes.
+bool IsUnquantised(const StateDict& trunk, absl::string_view base);
+
+enum class TrunkTensorKind {
+  kCodes,
+  kScalesFp8,
+  kScalesBf16,
+  kWeight,  // of a linear that stays unquantised
+  kBias,
+  kNorm,
+  kEmbedding,
+  kHead,
+  kAdapter
+};
 
 struct TrunkTensor {
   std::string name;
@@ -38,7 +55,9 @@ struct TrunkTensor {
   Shape shape;
 };
 
-// Every tensor that must be there, each once.
+// Every tensor that must be there if all linears are quantised, each once.
 std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config);
+// Every tensor that must be there beside the weights that `trunk` holds unquantised, and these.
+std::vector<TrunkTensor> TrunkTensors(const ModelConfig& config, const StateDict& trunk);
 
 }  // namespace lancet

@@ -114,7 +114,11 @@ absl::Status CheckParts(absl::Span<const Nvfp4MatrixView> parts) {
 
 absl::StatusOr<EmulatedWeights> EmulatedWeights::EncodeNvfp4(const KernelContext& ctx,
                                                              absl::Span<const Nvfp4MatrixView> parts,
-                                                             float activation_factor) {
+                                                             float activation_factor, float weight_factor) {
+  if (!(weight_factor >= 0.0f) || !std::isfinite(weight_factor)) {
+    return absl::InvalidArgumentError(absl::StrCat("EmulatedWeights: weight_factor is ", weight_factor,
+                                                   "; expected a positive number, or 0 for none"));
+  }
   if (!(activation_factor > 0.0f) || !std::isfinite(activation_factor)) {
     return absl::InvalidArgumentError(absl::StrCat("EmulatedWeights: activation_factor is ",
                                                    activation_factor, "; expected a positive number"));
@@ -129,6 +133,7 @@ absl::StatusOr<EmulatedWeights> EmulatedWeights::EncodeNvfp4(const KernelContext
     }
   }
   factor = factor > 0.0f ? factor / kMaxE4m3 : 1.0f;
+  if (weight_factor > 0.0f) factor = weight_factor;
   std::vector<std::vector<bf16>> scales;
   std::vector<Nvfp4MatrixView> encoded(parts.begin(), parts.end());
   for (Nvfp4MatrixView& part : encoded) {

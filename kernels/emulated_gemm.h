@@ -24,12 +24,13 @@ namespace lancet {
 // The weights of one Linear, or of several with the same input stacked by rows, re-encoded.
 class EmulatedWeights {
  public:
-  // W4A4: codes as they are, block scales as E4M3 under one factor over all parts (EncodeScales), activations
-  // as NVFP4 under `activation_factor` (QuantiseNvfp4Row). As many bytes as Nvfp4Weights. InvalidArgument for
-  // parts that Nvfp4Weights refuses, and unless the factor is positive and finite.
+  // W4A4: codes as they are, block scales as E4M3 under one factor over all parts (EncodeScales, unless
+  // `weight_factor` is another than 0), activations as NVFP4 under `activation_factor` (QuantiseNvfp4Row). As
+  // many bytes as Nvfp4Weights. InvalidArgument for parts that Nvfp4Weights refuses, and unless factors are
+  // positive and finite.
   static absl::StatusOr<EmulatedWeights> EncodeNvfp4(const KernelContext& ctx,
                                                      absl::Span<const Nvfp4MatrixView> parts,
-                                                     float activation_factor);
+                                                     float activation_factor, float weight_factor = 0.0f);
   // FP8: weights as E4M3 with a factor per output row (EncodeFp8Weights), activations as E4M3 with a factor
   // per row (QuantiseFp8Row). Kept as bf16, two bytes a weight. InvalidArgument as above.
   static absl::StatusOr<EmulatedWeights> EncodeFp8(const KernelContext& ctx,

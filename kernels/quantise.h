@@ -12,7 +12,7 @@
 namespace lancet {
 
 // Block scales as E4M3 bytes under one f32 factor: scale ~ bytes * factor, factor = max(scale) / 448, so that
-// they use E4M3's normal range. (A checkpoint's own scales_fp8 lack the factor: they lie among the
+// they use E4M3's normal range. (A published checkpoint's own scales_fp8 lack the factor: they lie among the
 // subnormals.)
 struct TwoLevelScales {
   float factor = 1.0f;         // 1 where every scale is zero

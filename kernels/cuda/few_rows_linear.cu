@@ -353,7 +353,6 @@ cudaError_t PackPanels(const uint8_t* codes, const bf16* scales, int64_t rows, i
 
 cudaError_t FewRowsLinear(const FewRowsArgs& args, cudaStream_t stream) {
   if (args.tokens < 1 || args.tokens > kMaxFewRows || args.cols > kMaxFewRowsCols || args.cols % 16 != 0 ||
-      (args.dense != nullptr && args.cols % kPanelCols != 0) ||
       (args.output == FewRowsOutput::kSiluMul && args.rows % kPanelRows != 0)) {
     return cudaErrorInvalidValue;
   }

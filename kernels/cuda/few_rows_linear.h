@@ -76,11 +76,11 @@ struct FewRowsArgs {
   const bf16* norm = nullptr;
   float eps = 0;
 
-  // Either packed weights, or bf16 [rows, cols] dense with cols % 64 == 0.
+  // Either packed weights, or bf16 [rows, cols] dense.
   PanelWeights panels;
   const bf16* dense = nullptr;
   int64_t rows = 0;
-  int64_t cols = 0;  // at most kMaxFewRowsCols
+  int64_t cols = 0;  // a multiple of 16, at most kMaxFewRowsCols
 
   FewRowsOutput output = FewRowsOutput::kBf16;
   const bf16* bias = nullptr;

@@ -27,6 +27,12 @@ __device__ __forceinline__ void CopyPart16(uint8_t* shared, const void* global) 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(device::SharedAddress(shared)), "l"(global)
                : "memory");
 }
+// Zeros instead unless `inside`; nothing is read then.
+__device__ __forceinline__ void CopyPart16OrZeros(uint8_t* shared, const void* global, bool inside) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(device::SharedAddress(shared)),
+               "l"(global), "r"(inside ? 16 : 0)
+               : "memory");
+}
 __device__ __forceinline__ void CopyPart4(uint8_t* shared, const void* global) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(device::SharedAddress(shared)), "l"(global)
                : "memory");
@@ -97,17 +103,20 @@ struct DenseSource {
   int64_t cols;
 
   __device__ explicit DenseSource(const FewRowsArgs& p) : weights(p.dense), rows(p.rows), cols(p.cols) {}
-  // Rows beyond the last are read as row 0; their sums go nowhere.
+  // Rows beyond the last are read as row 0; their sums go nowhere. Columns beyond the last are zeros.
   __device__ __forceinline__ void Copy(int64_t panel, int64_t group, uint8_t* piece) const {
     const int lane = threadIdx.x % 32;
     const int64_t low = panel * kPanelRows + lane / 4;
     const int64_t col = group * kPanelCols + lane % 4 * 8;
     const bf16* from_low = weights + (low < rows ? low : 0) * cols + col;
     const bf16* from_high = weights + (low + 8 < rows ? low + 8 : 0) * cols + col;
-    CopyPart16(piece + lane * 16, from_low);
-    CopyPart16(piece + 512 + lane * 16, from_low + 32);
-    CopyPart16(piece + 1024 + lane * 16, from_high);
-    CopyPart16(piece + 1536 + lane * 16, from_high + 32);
+    // A copy has eight columns, and cols is a multiple of 16.
+    const bool first = col < cols;
+    const bool second = col + 32 < cols;
+    CopyPart16OrZeros(piece + lane * 16, first ? from_low : weights, first);
+    CopyPart16OrZeros(piece + 512 + lane * 16, second ? from_low + 32 : weights, second);
+    CopyPart16OrZeros(piece + 1024 + lane * 16, first ? from_high : weights, first);
+    CopyPart16OrZeros(piece + 1536 + lane * 16, second ? from_high + 32 : weights, second);
   }
   static __device__ __forceinline__ void Expand(const uint8_t* piece, uint32_t (&a)[4][4]) {
     const int lane = threadIdx.x % 32;

@@ -272,6 +272,7 @@ TEST_F(ChangedCheckpointTest, TellsOtherKindsOfFiles) {
   EXPECT_THAT(Open(), Fails(absl::StatusCode::kInvalidArgument, HasSubstr("AWQ-INT4")));
   TensorFile plain = trunk_;
   plain[absl::StrCat(kQ, ".weight")] = {"BF16", {512, 512}, std::string(512 * 512 * 2, '\0')};
+  plain[absl::StrCat(kQ, ".weight")].dtype = "F16";
   plain.erase(absl::StrCat(kQ, ".qweight"));
   WriteTrunk(plain);
   EXPECT_THAT(Open(), Fails(absl::StatusCode::kInvalidArgument, HasSubstr("not quantised")));

@@ -44,7 +44,7 @@ void FuzzText(absl::string_view text) {
     Require(end == kDataBytes, "tensors cover the data");
   }
   static const ModelConfig config = SmallConfig();
-  CheckTrunkMeta(std::string(text), "memory", config).IgnoreError();
+  ParseTrunkMeta(std::string(text), "memory", config, nullptr).IgnoreError();
   if (const auto parsed = ParseModelConfig(std::string(text), "memory"); parsed.ok()) {
     Require(parsed->hidden_size > 0 && parsed->intermediate_size % kNvfp4Block == 0, "the config is sound");
   }

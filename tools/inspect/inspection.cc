@@ -40,7 +40,8 @@ class RecordingStateDict final : public StateDict {
 absl::StatusOr<std::vector<std::string>> Unexpected(const Checkpoint& checkpoint) {
   std::vector<std::string> unexpected;
   absl::flat_hash_set<std::string> known;
-  for (TrunkTensor& tensor : TrunkTensors(checkpoint.config())) known.insert(std::move(tensor.name));
+  for (TrunkTensor& tensor : TrunkTensors(checkpoint.config(), checkpoint.trunk()))
+    known.insert(std::move(tensor.name));
   for (const std::string& name : checkpoint.trunk().names()) {
     if (!known.contains(name) && !IsTolerated(KindOf(name))) unexpected.push_back(name);
   }
@@ -67,7 +68,8 @@ absl::string_view LinearName(absl::string_view base) {
   return name;
 }
 
-absl::StatusOr<int64_t> TrunkBytesOfRank(const ModelConfig& config, int rank, int world_size) {
+absl::StatusOr<int64_t> TrunkBytesOfRank(const Checkpoint& checkpoint, int rank, int world_size) {
+  const ModelConfig& config = checkpoint.config();
   LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, rank, world_size));
   constexpr int64_t kBf16Bytes = 2;
   int64_t bytes = 0;
@@ -75,7 +77,9 @@ absl::StatusOr<int64_t> TrunkBytesOfRank(const ModelConfig& config, int rank, in
     LANCET_ASSIGN_OR_RETURN(const LinearSlice slice,
                             SliceLinear(plan, LinearName(linear.base), linear.out, linear.in));
     const int64_t weights = slice.rows.size() * slice.cols.size();
-    bytes += weights / 2 + weights / kNvfp4Block * kBf16Bytes;
+    bytes += IsUnquantised(checkpoint.trunk(), linear.base)
+                 ? weights * kBf16Bytes
+                 : weights / 2 + weights / kNvfp4Block * kBf16Bytes;
     if (linear.has_bias) bytes += slice.rows.size() * kBf16Bytes;
   }
   for (const TrunkTensor& tensor : TrunkTensors(config)) {
@@ -115,7 +119,7 @@ absl::StatusOr<std::map<std::string, int64_t>> ReadSchemes(const std::string& me
 
 }  // namespace
 
-absl::StatusOr<FileInspection> InspectFile(const StateDict& dict, int64_t code_rows) {
+absl::StatusOr<FileInspection> InspectFile(const StateDict& dict, int64_t code_rows, const TrunkMeta& meta) {
   FileInspection file;
   file.path = dict.path();
   for (const std::string& name : dict.names()) {
@@ -127,7 +131,7 @@ absl::StatusOr<FileInspection> InspectFile(const StateDict& dict, int64_t code_r
     file.bytes += tensor.num_bytes();
     file.tensors.push_back({name, tensor.dtype, tensor.shape});
   }
-  LANCET_ASSIGN_OR_RETURN(file.scales, CollectScaleStatistics(dict, code_rows));
+  LANCET_ASSIGN_OR_RETURN(file.scales, CollectScaleStatistics(dict, code_rows, meta.scale_factors));
   LANCET_ASSIGN_OR_RETURN(file.fingerprint, StateDictFingerprint(dict));
   return file;
 }
@@ -140,7 +144,7 @@ absl::StatusOr<CheckpointInspection> InspectCheckpoint(const Checkpoint& checkpo
   result.fingerprint = checkpoint.fingerprint();
   result.vae_layout = checkpoint.vae_layout();
   LANCET_ASSIGN_OR_RETURN(result.schemes, ReadSchemes(checkpoint.paths().trunk_meta));
-  LANCET_ASSIGN_OR_RETURN(result.trunk, InspectFile(checkpoint.trunk(), code_rows));
+  LANCET_ASSIGN_OR_RETURN(result.trunk, InspectFile(checkpoint.trunk(), code_rows, checkpoint.trunk_meta()));
   LANCET_ASSIGN_OR_RETURN(result.vae, InspectFile(checkpoint.vae(), code_rows));
   result.vision_config = checkpoint.vision_config();
   if (checkpoint.vision() != nullptr) {
@@ -151,7 +155,7 @@ absl::StatusOr<CheckpointInspection> InspectCheckpoint(const Checkpoint& checkpo
   for (const int world_size : {1, 2, 4}) {
     RankMemory memory{world_size};
     for (int rank = 0; rank < world_size; ++rank) {
-      LANCET_ASSIGN_OR_RETURN(const int64_t bytes, TrunkBytesOfRank(checkpoint.config(), rank, world_size));
+      LANCET_ASSIGN_OR_RETURN(const int64_t bytes, TrunkBytesOfRank(checkpoint, rank, world_size));
       memory.trunk_bytes = std::max(memory.trunk_bytes, bytes);
       if (!result.vision_config.has_value()) continue;
       LANCET_ASSIGN_OR_RETURN(const int64_t vision,

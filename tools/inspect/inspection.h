@@ -62,7 +62,9 @@ struct CheckpointInspection {
 };
 
 // `code_rows`: rows of each code matrix that are looked at.
-absl::StatusOr<FileInspection> InspectFile(const StateDict& dict, int64_t code_rows);
+// `meta`: of a trunk that has a meta file.
+absl::StatusOr<FileInspection> InspectFile(const StateDict& dict, int64_t code_rows,
+                                           const TrunkMeta& meta = {});
 absl::StatusOr<CheckpointInspection> InspectCheckpoint(const Checkpoint& checkpoint, int64_t code_rows);
 
 }  // namespace lancet

@@ -40,13 +40,13 @@ class Collector {
     for (size_t byte = 0; byte < e4m3_.size(); ++byte) e4m3_[byte] = E4m3ToFloat(static_cast<uint8_t>(byte));
   }
 
-  void Add(const TensorView& fp8, const TensorView& scales) {
+  void Add(const TensorView& fp8, const TensorView& scales, float factor) {
     ++stats_.linears;
     const int64_t count = scales.num_elements();
     stats_.blocks += count;
     const uint8_t* bytes = fp8.as<uint8_t>();
     const bf16* values = scales.as<bf16>();
-    for (int64_t i = 0; i < count; ++i) AddBlock(bytes[i], values[i]);
+    for (int64_t i = 0; i < count; ++i) AddBlock(bytes[i], values[i], factor);
   }
   void AddCodes(const CodeBlockCounts& counts) { stats_.codes += counts; }
 
@@ -63,7 +63,7 @@ class Collector {
   }
 
  private:
-  void AddBlock(uint8_t byte, bf16 value) {
+  void AddBlock(uint8_t byte, bf16 value, float factor) {
     const uint8_t magnitude = byte & 0x7f;
     stats_.e4m3_nan += magnitude == kE4m3Nan;
     stats_.e4m3_zero += magnitude == 0;
@@ -72,7 +72,7 @@ class Collector {
     const bool valid = value.bits > 0 && value.bits < histogram_.size();
     if (!valid) return;
     ++histogram_[value.bits];
-    const float scale = std::min(ToFloat(value), kE4m3Max);
+    const float scale = std::min(ToFloat(value) / factor, kE4m3Max);
     stats_.e4m3_off += magnitude == kE4m3Nan || std::abs(e4m3_[byte] - scale) > E4m3Step(scale);
   }
 
@@ -92,7 +92,8 @@ class Collector {
 
 }  // namespace
 
-absl::StatusOr<ScaleStatistics> CollectScaleStatistics(const StateDict& dict, int64_t code_rows) {
+absl::StatusOr<ScaleStatistics> CollectScaleStatistics(
+    const StateDict& dict, int64_t code_rows, const absl::flat_hash_map<std::string, float>& factors) {
   Collector collector;
   for (const std::string& name : dict.names()) {
     absl::string_view base = name;
@@ -109,7 +110,8 @@ absl::StatusOr<ScaleStatistics> CollectScaleStatistics(const StateDict& dict, in
     LANCET_ASSIGN_OR_RETURN(
         const TensorView codes,
         GetChecked(dict, codes_name, DType::kU8, {scales.shape[0], scales.shape[1] * (kNvfp4Block / 2)}));
-    collector.Add(fp8, scales);
+    const auto factor = factors.find(base);
+    collector.Add(fp8, scales, factor == factors.end() ? 1.0f : factor->second);
     collector.AddCodes(CountCodeBlocks(codes, scales, code_rows));
     for (const std::string& used : {name, fp8_name, codes_name}) dict.Release(used);
   }

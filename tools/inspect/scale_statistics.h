@@ -1,13 +1,15 @@
 // Statistics of NVFP4 block scales and codes.
 //
-// The E4M3 scales of this format have no factor per tensor, so that those of language-model weights lie in
-// E4M3's subnormal range, where they are coarse or zero. That is why arithmetic uses the bf16 scales; the
-// counts here say how much it would cost not to.
+// The E4M3 scales of published checkpoints have no factor per tensor, so that those of language-model weights
+// lie in E4M3's subnormal range, where they are coarse or zero. That is why arithmetic uses the bf16 scales;
+// the counts here say how much it would cost not to.
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/nvfp4_codes.h"
 #include "common/state_dict.h"
@@ -32,7 +34,9 @@ struct ScaleStatistics {
 };
 
 // Over every linear of `dict` that has both kinds of scales; codes over the first `code_rows` rows of each.
+// `factors`: of the E4M3 scales, by the linear's base name; 1 for those that it lacks.
 // All zeros when there is none. InvalidArgument when the tensors of a linear do not fit together.
-absl::StatusOr<ScaleStatistics> CollectScaleStatistics(const StateDict& dict, int64_t code_rows);
+absl::StatusOr<ScaleStatistics> CollectScaleStatistics(
+    const StateDict& dict, int64_t code_rows, const absl::flat_hash_map<std::string, float>& factors = {});
 
 }  // namespace lancet

@@ -100,8 +100,10 @@ FusedLinear ProductOf(absl::string_view base) {
   return absl::StrContains(base, "self_attn") ? FusedLinear::kQkv : FusedLinear::kGateUp;
 }
 
-absl::StatusOr<LinearSample> ReadSample(const StateDict& trunk, const TrunkLinear& linear,
-                                        std::vector<bf16> x) {
+// `factors`: of scales_fp8, for those Linears that have one.
+absl::StatusOr<LinearSample> ReadSample(const StateDict& trunk,
+                                        const absl::flat_hash_map<std::string, float>& factors,
+                                        const TrunkLinear& linear, std::vector<bf16> x) {
   LANCET_ASSIGN_OR_RETURN(const TensorView codes, trunk.Get(absl::StrCat(linear.base, ".qweight")));
   LANCET_ASSIGN_OR_RETURN(const TensorView scales, trunk.Get(absl::StrCat(linear.base, ".scales_bf16")));
   LANCET_ASSIGN_OR_RETURN(const TensorView fp8, trunk.Get(absl::StrCat(linear.base, ".scales_fp8")));
@@ -109,6 +111,8 @@ absl::StatusOr<LinearSample> ReadSample(const StateDict& trunk, const TrunkLinea
   sample.weights = {linear.out,    linear.in,         codes.as<uint8_t>(),
                     linear.in / 2, scales.as<bf16>(), linear.in / kBlock};
   sample.scales_fp8.assign(fp8.as<uint8_t>(), fp8.as<uint8_t>() + fp8.num_elements());
+  const auto factor = factors.find(linear.base);
+  if (factor != factors.end()) sample.scales_fp8_factor = sample.weight_factor = factor->second;
   sample.x = std::move(x);
   return sample;
 }
@@ -131,18 +135,21 @@ absl::StatusOr<LinearErrors> MeasureLinear(const KernelContext& ctx, const Linea
   };
   LANCET_ASSIGN_OR_RETURN(errors.column[0], with_scales(w, 1.0f));
   std::vector<bf16> scales;
-  for (const uint8_t byte : sample.scales_fp8) scales.push_back(ToBf16(FromE4m3(byte)));
+  for (const uint8_t byte : sample.scales_fp8)
+    scales.push_back(ToBf16(FromE4m3(byte) * sample.scales_fp8_factor));
   Nvfp4MatrixView other = w;
   other.scales = scales.data();
   other.scales_stride = w.cols / kBlock;
   LANCET_ASSIGN_OR_RETURN(errors.column[1], with_scales(other, 1.0f));
 
-  LANCET_ASSIGN_OR_RETURN(const EmulatedWeights unit, EmulatedWeights::EncodeNvfp4(ctx, {w}, 1.0f));
+  LANCET_ASSIGN_OR_RETURN(const EmulatedWeights unit,
+                          EmulatedWeights::EncodeNvfp4(ctx, {w}, 1.0f, sample.weight_factor));
   LANCET_RETURN_IF_ERROR(Nvfp4Gemm(ctx, x, unit.nvfp4(), y));
   errors.column[2] = ErrorOf(sums, unit.alpha(), exact);
   LANCET_ASSIGN_OR_RETURN(const EmulatedWeights fp8, EmulatedWeights::EncodeFp8(ctx, {w}));
-  LANCET_ASSIGN_OR_RETURN(const EmulatedWeights calibrated,
-                          EmulatedWeights::EncodeNvfp4(ctx, {w}, Nvfp4Factor(sample.x)));
+  LANCET_ASSIGN_OR_RETURN(
+      const EmulatedWeights calibrated,
+      EmulatedWeights::EncodeNvfp4(ctx, {w}, Nvfp4Factor(sample.x), sample.weight_factor));
   int column = 3;
   for (const EmulatedWeights* weights : {&fp8, &unit, &calibrated}) {
     LANCET_RETURN_IF_ERROR(EmulatedGemm(ctx, x, *weights, y));
@@ -165,10 +172,13 @@ absl::StatusOr<std::string> CheckpointLinearTable(const KernelContext& ctx, cons
   const size_t per_layer = linears.size() / static_cast<size_t>(checkpoint.config().num_layers);
   for (size_t i = 0; i < linears.size(); ++i) {
     const TrunkLinear& linear = linears[i];
+    if (IsUnquantised(checkpoint.trunk(), linear.base)) continue;
     const bool gen = absl::StrContains(linear.base, "_moe_gen");
     std::vector<bf16> x = sampler.Rows(static_cast<int64_t>(i / per_layer), gen, ProductOf(linear.base));
     if (x.empty()) continue;
-    LANCET_ASSIGN_OR_RETURN(const LinearSample sample, ReadSample(checkpoint.trunk(), linear, std::move(x)));
+    LANCET_ASSIGN_OR_RETURN(
+        const LinearSample sample,
+        ReadSample(checkpoint.trunk(), checkpoint.trunk_meta().scale_factors, linear, std::move(x)));
     LANCET_ASSIGN_OR_RETURN(const LinearErrors errors, MeasureLinear(ctx, sample));
     const std::string name = linear.base.substr(linear.base.rfind('.') + 1);
     auto& [sum, count] = kinds[absl::StrCat(gen ? "gen " : "und ", name.substr(0, name.find("_moe_gen")))];

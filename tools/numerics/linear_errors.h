@@ -23,6 +23,8 @@ struct LinearSample {
   Nvfp4MatrixView weights;
   std::vector<uint8_t> scales_fp8;  // [rows, cols / 16]
   std::vector<bf16> x;              // [tokens, cols]
+  float scales_fp8_factor = 1.0f;   // of a checkpoint that has them in two-level form
+  float weight_factor = 0.0f;       // the same for products in w4a4; 0: from the largest scale
 };
 
 // ||y - exact|| / ||exact||, y before it is rounded to bf16.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -53,26 +54,50 @@ Stacked Stack(absl::Span<const Nvfp4MatrixView> parts, int64_t turn) {
   return stacked;
 }
 
+absl::Status CheckParts(absl::Span<const LinearView> parts, bool in_turns) {
+  const int64_t cols = parts[0].cols();
+  if (cols % 16 != 0 || cols > cuda::kMaxFewRowsCols) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a Linear of ", cols, " inputs; expected a multiple of 16, at most ", cuda::kMaxFewRowsCols));
+  }
+  for (const LinearView& part : parts) {
+    if (part.cols() == cols &&
+        (!in_turns || (part.rows() == parts[0].rows() && part.rows() % cuda::kGateUpTurn == 0))) {
+      continue;
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a part of [", part.rows(), ", ", part.cols(), "] in a Linear whose first part is [", parts[0].rows(),
+        ", ", cols, in_turns ? "]; parts in turns have equal rows, a multiple of 8" : "]"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span<const LinearView> parts,
+                                              absl::Span<const bf16> bias, const CudaLinearForms& forms) {
+  if (!AnyBf16(parts)) return Create(ctx, Nvfp4Parts(parts), bias, forms);
+  LANCET_RETURN_IF_ERROR(CheckParts(parts, forms.in_turns));
+  CudaLinear linear;
+  linear.cols_ = parts[0].cols();
+  for (const LinearView& part : parts) linear.rows_ += part.rows();
+  const std::vector<bf16> stacked = StackBf16(parts, forms.in_turns ? cuda::kGateUpTurn : 0);
+  LANCET_ASSIGN_OR_RETURN(linear.dense_, DeviceArray<bf16>::CopyOf(stacked, ctx.stream()));
+  if (!bias.empty()) {
+    LANCET_ASSIGN_OR_RETURN(linear.bias_, DeviceArray<bf16>::CopyOf(bias, ctx.stream()));
+  }
+  LANCET_RETURN_IF_ERROR(ctx.Wait(kUploadTimeout));
+  return linear;
+}
 
 absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span<const Nvfp4MatrixView> parts,
                                               absl::Span<const bf16> bias, const CudaLinearForms& forms) {
   CudaLinear linear;
   if (parts.empty()) return linear;
   linear.cols_ = parts[0].cols;
-  if (linear.cols_ % 16 != 0 || linear.cols_ > cuda::kMaxFewRowsCols) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a Linear of ", linear.cols_, " inputs; expected a multiple of 16, at most ", cuda::kMaxFewRowsCols));
-  }
-  for (const Nvfp4MatrixView& part : parts) {
-    if (part.cols == linear.cols_ &&
-        (!forms.in_turns || (part.rows == parts[0].rows && part.rows % cuda::kGateUpTurn == 0))) {
-      continue;
-    }
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a part of [", part.rows, ", ", part.cols, "] in a Linear whose first part is [", parts[0].rows, ", ",
-        linear.cols_, forms.in_turns ? "]; parts in turns have equal rows, a multiple of 8" : "]"));
-  }
+  std::vector<LinearView> views;
+  for (const Nvfp4MatrixView& part : parts) views.push_back({false, part, {}});
+  LANCET_RETURN_IF_ERROR(CheckParts(views, forms.in_turns));
   const Stacked stacked = Stack(parts, forms.in_turns ? cuda::kGateUpTurn : 0);
   linear.rows_ = stacked.rows;
   const cudaStream_t stream = ctx.stream();
@@ -118,7 +143,7 @@ absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_codes_, DeviceArray<uint8_t>::CopyOf(stacked.codes, stream));
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_scales_,
                             DeviceArray<uint8_t>::Create(ScaleTileBytes(linear.rows_, blocks)));
-    const float factor = ScaleFactor(stacked.scales);
+    const float factor = forms.weight_factor > 0.0f ? forms.weight_factor : ScaleFactor(stacked.scales);
     const std::vector<float> factors = {factor, forms.activation_factor, factor * forms.activation_factor};
     LANCET_ASSIGN_OR_RETURN(linear.nvfp4_factors_, DeviceArray<float>::CopyOf(factors, stream));
     LANCET_CUDA_RETURN_IF_ERROR(cuda::TileScales(scales.data(), linear.rows_, blocks,
@@ -128,6 +153,13 @@ absl::StatusOr<CudaLinear> CudaLinear::Create(const CudaContext& ctx, absl::Span
   }
   LANCET_RETURN_IF_ERROR(ctx.Wait(kUploadTimeout));
   return linear;
+}
+
+void CudaLinear::SetWeights(cuda::FewRowsArgs& args) const {
+  args.panels = panels_;
+  args.dense = panels_.codes == nullptr ? dense_.data() : nullptr;
+  args.rows = rows_;
+  args.cols = cols_;
 }
 
 int64_t CudaLinear::resident_bytes() const {

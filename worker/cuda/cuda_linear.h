@@ -11,6 +11,7 @@
 #include "kernels/cuda/device_array.h"
 #include "kernels/cuda/few_rows_linear.h"
 #include "kernels/nvfp4.h"
+#include "worker/loader/weight_loader.h"
 
 namespace lancet {
 
@@ -21,6 +22,7 @@ struct CudaLinearForms {
   bool fp8 = false;       // E4M3 with a factor per output row, for many rows of E4M3 activations
   bool nvfp4 = false;     // codes with tiled E4M3 scales under a factor, for many rows of NVFP4 activations
   float activation_factor = 1.0f;  // of those activations
+  float weight_factor = 0.0f;      // of those scales; 0: from the largest
 };
 
 class CudaLinear {
@@ -30,11 +32,18 @@ class CudaLinear {
   static absl::StatusOr<CudaLinear> Create(const CudaContext& ctx, absl::Span<const Nvfp4MatrixView> parts,
                                            absl::Span<const bf16> bias, const CudaLinearForms& forms);
 
+  // The same of Linears of which the checkpoint may keep some in bf16: then all have the one form `dense`,
+  // for few rows and for many.
+  static absl::StatusOr<CudaLinear> Create(const CudaContext& ctx, absl::Span<const LinearView> parts,
+                                           absl::Span<const bf16> bias, const CudaLinearForms& forms);
+
   CudaLinear() = default;
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   int64_t resident_bytes() const;
 
+  // What few rows are multiplied with: panels, or the dense form where there are none.
+  void SetWeights(cuda::FewRowsArgs& args) const;
   const cuda::PanelWeights& panels() const { return panels_; }
   const bf16* dense() const { return dense_.data(); }                   // [rows, cols]
   const uint8_t* fp8() const { return fp8_.data(); }                    // [rows, cols]

@@ -193,9 +193,7 @@ absl::Status CudaTrunk::FewQkv(const Rows& rows, bool overlaps) {
     args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows.count - first));
     args.norm = rows.expert->input_norm.data();
     args.eps = config_.rms_norm_eps;
-    args.panels = rows.expert->qkv.panels();
-    args.rows = rows.expert->qkv.rows();
-    args.cols = rows.expert->qkv.cols();
+    rows.expert->qkv.SetWeights(args);
     args.bias = rows.expert->qkv.bias();
     args.y = qkv_.data() + (rows.first + first) * args.rows;
     args.y_stride = args.rows;
@@ -211,9 +209,7 @@ absl::Status CudaTrunk::FewOut(const Rows& rows) {
     args.x_stride = rows.expert->o.cols();
     args.x = attn_.data() + (rows.first + first) * args.x_stride;
     args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows.count - first));
-    args.panels = rows.expert->o.panels();
-    args.rows = rows.expert->o.rows();
-    args.cols = rows.expert->o.cols();
+    rows.expert->o.SetWeights(args);
     PutFew(rows.first + first, args);
     LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }
@@ -229,9 +225,7 @@ absl::Status CudaTrunk::FewMlp(const Rows& rows) {
     args.tokens = static_cast<int>(std::min<int64_t>(cuda::kMaxFewRows, rows.count - first));
     args.norm = rows.expert->post_norm.data();
     args.eps = config_.rms_norm_eps;
-    args.panels = rows.expert->gate_up.panels();
-    args.rows = rows.expert->gate_up.rows();
-    args.cols = rows.expert->gate_up.cols();
+    rows.expert->gate_up.SetWeights(args);
     args.output = cuda::FewRowsOutput::kSiluMul;
     args.y = few_inner_.data();
     args.y_stride = inner;
@@ -239,9 +233,7 @@ absl::Status CudaTrunk::FewMlp(const Rows& rows) {
     args.x = few_inner_.data();
     args.x_stride = inner;
     args.norm = nullptr;
-    args.panels = rows.expert->down.panels();
-    args.rows = rows.expert->down.rows();
-    args.cols = rows.expert->down.cols();
+    rows.expert->down.SetWeights(args);
     PutFew(rows.first + first, args);
     LANCET_CUDA_RETURN_IF_ERROR(cuda::FewRowsLinear(args, few_stream_));
   }

@@ -79,13 +79,13 @@ class Uploader {
                             Vector(absl::StrCat(attention, "q_norm", suffix, ".weight"), config_.head_dim));
     LANCET_ASSIGN_OR_RETURN(expert.k_norm,
                             Vector(absl::StrCat(attention, "k_norm", suffix, ".weight"), config_.head_dim));
-    std::vector<Nvfp4MatrixView> qkv;
+    std::vector<LinearView> qkv;
     std::vector<std::string> bases;
     std::vector<bf16> bias;
     for (const auto& [linear, rows] :
          {std::pair<const char*, int64_t>{"q_proj", q_rows}, {"k_proj", kv_rows}, {"v_proj", kv_rows}}) {
       const std::string base = absl::StrCat(attention, linear, suffix);
-      LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
+      LANCET_ASSIGN_OR_RETURN(const LinearView view,
                               LoadLinearSlice(dict_, base, linear, rows, hidden, plan_));
       qkv.push_back(view);
       bases.push_back(base);
@@ -97,13 +97,13 @@ class Uploader {
     LANCET_ASSIGN_OR_RETURN(expert.qkv, CudaLinear::Create(ctx_, qkv, bias, FormsOf(qkv, bases, few_rows)));
     LANCET_ASSIGN_OR_RETURN(
         expert.o, Single(absl::StrCat(attention, "o_proj", suffix), "o_proj", hidden, q_rows, few_rows));
-    std::vector<Nvfp4MatrixView> gate_up;
+    std::vector<LinearView> gate_up;
     bases.clear();
     PaddedMatrix padded[3];
     LANCET_ASSIGN_OR_RETURN(const ModelConfig mine, ShardConfig(config_, plan_));
     const int64_t padded_inner = mine.intermediate_size;
     for (const char* linear : {"gate_proj", "up_proj"}) {
-      LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
+      LANCET_ASSIGN_OR_RETURN(const LinearView view,
                               LoadLinearSlice(dict_, mlp + linear, linear, inner, hidden, plan_));
       gate_up.push_back(padded[gate_up.size()].Pad(view, padded_inner, hidden));
       bases.push_back(mlp + linear);
@@ -111,41 +111,38 @@ class Uploader {
     CudaLinearForms forms = FormsOf(gate_up, bases, few_rows);
     forms.in_turns = true;
     LANCET_ASSIGN_OR_RETURN(expert.gate_up, CudaLinear::Create(ctx_, gate_up, {}, forms));
-    LANCET_ASSIGN_OR_RETURN(Nvfp4MatrixView down,
+    LANCET_ASSIGN_OR_RETURN(LinearView down,
                             LoadLinearSlice(dict_, mlp + "down_proj", "down_proj", hidden, inner, plan_));
     down = padded[2].Pad(down, hidden, padded_inner);
-    LANCET_ASSIGN_OR_RETURN(
-        expert.down, CudaLinear::Create(ctx_, {down}, {}, FormsOf({down}, {mlp + "down_proj"}, few_rows)));
+    LANCET_ASSIGN_OR_RETURN(expert.down, CudaLinear::Create(ctx_, absl::MakeConstSpan(&down, 1), {},
+                                                            FormsOf({down}, {mlp + "down_proj"}, few_rows)));
     for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
-      ReleaseLinear(absl::StrCat(attention, linear, suffix));
+      ReleaseLinear(dict_, absl::StrCat(attention, linear, suffix));
     }
-    for (const char* linear : {"gate_proj", "up_proj", "down_proj"}) ReleaseLinear(mlp + linear);
+    for (const char* linear : {"gate_proj", "up_proj", "down_proj"}) ReleaseLinear(dict_, mlp + linear);
     return expert;
   }
 
  private:
-  CudaLinearForms FormsOf(const std::vector<Nvfp4MatrixView>& parts, const std::vector<std::string>& bases,
+  CudaLinearForms FormsOf(const std::vector<LinearView>& parts, const std::vector<std::string>& bases,
                           bool few_rows) {
     int64_t rows = 0;
-    for (const Nvfp4MatrixView& part : parts) rows += part.rows;
+    for (const LinearView& part : parts) rows += part.rows();
     CudaLinearForms forms;
     forms.few_rows = few_rows;
     const bool stays = policy_.StaysBf16(bases);
     forms.fp8 = products_ == CudaProducts::kFp8 && !stays;
-    forms.nvfp4 = products_ == CudaProducts::kNvfp4 && !stays && probe_.Works(rows, parts[0].cols);
+    forms.nvfp4 =
+        products_ == CudaProducts::kNvfp4 && !stays && !AnyBf16(parts) && probe_.Works(rows, parts[0].cols());
     forms.activation_factor = policy_.ActivationFactor(bases);
+    forms.weight_factor = policy_.WeightFactor(bases);
     forms.bf16 = !forms.fp8 && !forms.nvfp4;
     return forms;
   }
   absl::StatusOr<CudaLinear> Single(const std::string& base, const char* linear, int64_t rows, int64_t cols,
                                     bool few_rows) {
-    LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
-                            LoadLinearSlice(dict_, base, linear, rows, cols, plan_));
-    return CudaLinear::Create(ctx_, {view}, {}, FormsOf({view}, {base}, few_rows));
-  }
-  void ReleaseLinear(const std::string& base) const {
-    dict_.Release(base + ".qweight");
-    dict_.Release(base + ".scales_bf16");
+    LANCET_ASSIGN_OR_RETURN(const LinearView view, LoadLinearSlice(dict_, base, linear, rows, cols, plan_));
+    return CudaLinear::Create(ctx_, absl::MakeConstSpan(&view, 1), {}, FormsOf({view}, {base}, few_rows));
   }
 
   const CudaContext& ctx_;

@@ -91,8 +91,13 @@ absl::StatusOr<LinearPolicy> LinearPolicy::Create(const Checkpoint& checkpoint,
   for (const TrunkLinear& linear : TrunkLinears(checkpoint.config())) linears.push_back(linear.base);
   LANCET_ASSIGN_OR_RETURN(policy.bf16_, MatchingLinears(options.bf16_linears, linears));
   if (options.mode != LinearMode::kW4A4) return policy;
+  policy.weight_factors_ = checkpoint.trunk_meta().scale_factors;
   const std::string path = FactorsPath(checkpoint, options.activation_factors);
   if (path.empty()) return policy;
+  linears.erase(
+      std::remove_if(linears.begin(), linears.end(),
+                     [&](const std::string& linear) { return IsUnquantised(checkpoint.trunk(), linear); }),
+      linears.end());
   LANCET_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxActivationFactorsBytes));
   LANCET_ASSIGN_OR_RETURN(policy.factors_,
                           ParseActivationFactors(text, path, checkpoint.fingerprint(), linears));
@@ -114,10 +119,24 @@ float LinearPolicy::ActivationFactor(absl::Span<const std::string> bases) const 
   return largest > 0.0f ? largest : 1.0f;
 }
 
+float LinearPolicy::WeightFactor(absl::Span<const std::string> bases) const {
+  float largest = 0.0f;
+  for (const std::string& base : bases) {
+    const auto found = weight_factors_.find(base);
+    if (found == weight_factors_.end()) return 0.0f;
+    largest = std::max(largest, found->second);
+  }
+  return largest;
+}
+
 std::string LinearPolicy::Numerics() const {
   std::vector<std::string> parts(bf16_.begin(), bf16_.end());
   for (const auto& [name, factor] : factors_) {
     parts.push_back(absl::StrCat(name, "=", absl::Hex(std::bit_cast<uint32_t>(factor))));
+  }
+  // Of the meta file, which the checkpoint's fingerprint does not cover.
+  for (const auto& [name, factor] : weight_factors_) {
+    parts.push_back(absl::StrCat(name, "/", absl::Hex(std::bit_cast<uint32_t>(factor))));
   }
   if (mode_ == LinearMode::kW4A16 || parts.empty()) return std::string(LinearModeName(mode_));
   std::sort(parts.begin(), parts.end());
@@ -132,7 +151,7 @@ std::string LinearPolicy::Numerics() const {
 
 LinearChoice LinearPolicy::ChoiceOf(absl::Span<const std::string> bases) const {
   if (mode_ == LinearMode::kW4A16 || StaysBf16(bases)) return {};
-  return {mode_, ActivationFactor(bases)};
+  return {mode_, ActivationFactor(bases), WeightFactor(bases)};
 }
 
 }  // namespace lancet

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -40,6 +41,7 @@ struct LinearPolicyOptions {
 struct LinearChoice {
   LinearMode mode = LinearMode::kW4A16;
   float activation_factor = 1.0f;  // kW4A4
+  float weight_factor = 0.0f;      // kW4A4: of the block scales; 0: from the largest
 };
 
 class LinearPolicy {
@@ -58,11 +60,14 @@ class LinearPolicy {
   std::string Numerics() const;
   bool StaysBf16(absl::Span<const std::string> bases) const;  // by a pattern
   float ActivationFactor(absl::Span<const std::string> bases) const;
+  // The largest that the checkpoint's meta file gives; 0 if one of the Linears has none.
+  float WeightFactor(absl::Span<const std::string> bases) const;
 
  private:
   LinearMode mode_ = LinearMode::kW4A16;
   absl::flat_hash_set<std::string> bf16_;
   ActivationFactors factors_;  // empty: 1 for all
+  absl::flat_hash_map<std::string, float> weight_factors_;
 };
 
 }  // namespace lancet

@@ -25,4 +25,19 @@ Nvfp4MatrixView PaddedMatrix::Pad(const Nvfp4MatrixView& view, int64_t rows, int
   return padded;
 }
 
+LinearView PaddedMatrix::Pad(const LinearView& view, int64_t rows, int64_t cols) {
+  LinearView padded = view;
+  if (!view.is_bf16) {
+    padded.nvfp4 = Pad(view.nvfp4, rows, cols);
+    return padded;
+  }
+  if (view.rows() == rows && view.cols() == cols) return view;
+  dense_.assign(rows * cols, bf16{});
+  for (int64_t r = 0; r < view.rows(); ++r) {
+    std::copy_n(view.dense.row(r), view.cols(), dense_.data() + r * cols);
+  }
+  padded.dense = ConstMatrixView<bf16>(dense_.data(), rows, cols);
+  return padded;
+}
+
 }  // namespace lancet

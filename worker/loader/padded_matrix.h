@@ -1,4 +1,4 @@
-// A rank's part of an NVFP4 Linear, brought to the extents that the device's products want.
+// A rank's part of a Linear, brought to the extents that the device's products want.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,7 @@
 
 #include "common/bf16.h"
 #include "kernels/nvfp4.h"
+#include "worker/loader/weight_loader.h"
 
 namespace lancet {
 
@@ -15,10 +16,12 @@ class PaddedMatrix {
   // `view` with zero rows and columns behind its own; itself if it has that extent. Valid as long as this and
   // what `view` points at. rows and cols are not smaller than the view's, cols a multiple of 16.
   Nvfp4MatrixView Pad(const Nvfp4MatrixView& view, int64_t rows, int64_t cols);
+  LinearView Pad(const LinearView& view, int64_t rows, int64_t cols);
 
  private:
   std::vector<uint8_t> codes_;
   std::vector<bf16> scales_;
+  std::vector<bf16> dense_;
 };
 
 }  // namespace lancet

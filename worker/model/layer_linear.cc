@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "kernels/shape_check.h"
 
@@ -83,23 +84,44 @@ absl::StatusOr<LayerLinear> LayerLinear::Create(const KernelContext& ctx,
       break;
     }
     case LinearMode::kW4A4: {
-      LANCET_ASSIGN_OR_RETURN(linear.encoded_,
-                              EmulatedWeights::EncodeNvfp4(ctx, parts, choice.activation_factor));
+      LANCET_ASSIGN_OR_RETURN(
+          linear.encoded_,
+          EmulatedWeights::EncodeNvfp4(ctx, parts, choice.activation_factor, choice.weight_factor));
       break;
     }
   }
   return linear;
 }
 
+absl::StatusOr<LayerLinear> LayerLinear::Create(const KernelContext& ctx, absl::Span<const LinearView> parts,
+                                                const LinearChoice& choice, bool single_rows) {
+  if (!AnyBf16(parts)) return Create(ctx, Nvfp4Parts(parts), choice, single_rows);
+  LayerLinear linear;
+  linear.dense_ = true;
+  int64_t rows = 0;
+  for (const LinearView& part : parts) {
+    if (part.cols() != parts[0].cols()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("LayerLinear: a part has ", part.cols(), " columns; the first has ", parts[0].cols()));
+    }
+    rows += part.rows();
+  }
+  const std::vector<bf16> stacked = StackBf16(parts);
+  LANCET_ASSIGN_OR_RETURN(linear.bf16_, Bf16Weights::Pack(ctx, {stacked.data(), rows, parts[0].cols()}));
+  return linear;
+}
+
 absl::Status LayerLinear::Run(const KernelContext& ctx, ConstMatrixView<bf16> x,
                               absl::Span<const uint8_t> single, absl::Span<const bf16> bias,
                               MatrixView<bf16> y) const {
+  if (dense_) return Bf16Gemm(ctx, x, bf16_, bias, y);
   if (!emulated_) return Nvfp4Gemm(ctx, x, plain_, bias, y);
   return RunSplit(ctx, x, single, bias, plain_, encoded_, single_rows_, y);
 }
 
 absl::Status LayerLinear::Run(const KernelContext& ctx, ConstMatrixView<bf16> x,
                               absl::Span<const uint8_t> single, MatrixView<float> y) const {
+  if (dense_) return Bf16Gemm(ctx, x, bf16_, y);
   if (!emulated_) return Nvfp4Gemm(ctx, x, plain_, y);
   return RunSplit(ctx, x, single, {}, plain_, encoded_, single_rows_, y);
 }

@@ -8,10 +8,12 @@
 #include "absl/types/span.h"
 #include "common/bf16.h"
 #include "common/tensor_view.h"
+#include "kernels/bf16_gemm.h"
 #include "kernels/emulated_gemm.h"
 #include "kernels/kernel_context.h"
 #include "kernels/nvfp4.h"
 #include "worker/loader/linear_policy.h"
+#include "worker/loader/weight_loader.h"
 
 namespace lancet {
 
@@ -22,9 +24,14 @@ class LayerLinear {
   static absl::StatusOr<LayerLinear> Create(const KernelContext& ctx, absl::Span<const Nvfp4MatrixView> parts,
                                             const LinearChoice& choice, bool single_rows);
 
+  // The same of Linears of which the checkpoint may keep some in bf16: then all are multiplied in bf16,
+  // whatever the choice.
+  static absl::StatusOr<LayerLinear> Create(const KernelContext& ctx, absl::Span<const LinearView> parts,
+                                            const LinearChoice& choice, bool single_rows);
+
   LayerLinear() = default;
-  int64_t rows() const { return emulated_ ? encoded_.rows() : plain_.rows(); }
-  int64_t cols() const { return emulated_ ? encoded_.cols() : plain_.cols(); }
+  int64_t rows() const { return dense_ ? bf16_.rows() : emulated_ ? encoded_.rows() : plain_.rows(); }
+  int64_t cols() const { return dense_ ? bf16_.cols() : emulated_ ? encoded_.cols() : plain_.cols(); }
 
   // y = x * w^T + bias, rounded once to bf16. single: [tokens], not 0 for rows in kW4A16; or empty for none.
   // Otherwise as Nvfp4Gemm. FailedPrecondition for single rows that Create was not told of.
@@ -35,10 +42,12 @@ class LayerLinear {
                    MatrixView<float> y) const;
 
  private:
+  bool dense_ = false;
   bool emulated_ = false;
   bool single_rows_ = false;
   Nvfp4Weights plain_;  // in kW4A16, and for single rows
   EmulatedWeights encoded_;
+  Bf16Weights bf16_;  // if dense_
 };
 
 }  // namespace lancet

@@ -25,11 +25,6 @@ struct ExpertNames {
   }
 };
 
-void ReleaseLinear(const StateDict& dict, const std::string& base) {
-  dict.Release(absl::StrCat(base, ".qweight"));
-  dict.Release(absl::StrCat(base, ".scales_bf16"));
-}
-
 absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDict& dict,
                                          const ModelConfig& config, const ShardPlan& plan,
                                          const LinearPolicy& policy, const ExpertNames& names) {
@@ -45,12 +40,12 @@ absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDi
   LANCET_ASSIGN_OR_RETURN(w.q_norm, LoadVector(dict, names.HeadNorm("q_norm"), config.head_dim));
   LANCET_ASSIGN_OR_RETURN(w.k_norm, LoadVector(dict, names.HeadNorm("k_norm"), config.head_dim));
 
-  std::vector<Nvfp4MatrixView> qkv;
+  std::vector<LinearView> qkv;
   std::vector<std::string> bases;
   for (const auto& [linear, rows] :
        {std::pair<const char*, int64_t>{"q_proj", q_rows}, {"k_proj", kv_rows}, {"v_proj", kv_rows}}) {
     const std::string base = names.Attention(linear);
-    LANCET_ASSIGN_OR_RETURN(Nvfp4MatrixView view, LoadLinearSlice(dict, base, linear, rows, hidden, plan));
+    LANCET_ASSIGN_OR_RETURN(const LinearView view, LoadLinearSlice(dict, base, linear, rows, hidden, plan));
     qkv.push_back(view);
     bases.push_back(base);
     LANCET_ASSIGN_OR_RETURN(const LinearSlice slice, SliceLinear(plan, linear, rows, hidden));
@@ -59,24 +54,26 @@ absl::StatusOr<ExpertWeights> LoadExpert(const KernelContext& ctx, const StateDi
     w.qkv_bias.insert(w.qkv_bias.end(), bias.begin(), bias.end());
   }
   LANCET_ASSIGN_OR_RETURN(w.qkv, LayerLinear::Create(ctx, qkv, policy.ChoiceOf(bases), single_rows));
-  LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView o,
+  LANCET_ASSIGN_OR_RETURN(const LinearView o,
                           LoadLinearSlice(dict, names.Attention("o_proj"), "o_proj", hidden, q_rows, plan));
   LANCET_ASSIGN_OR_RETURN(
-      w.o, LayerLinear::Create(ctx, {o}, policy.ChoiceOf({names.Attention("o_proj")}), single_rows));
+      w.o, LayerLinear::Create(ctx, absl::MakeConstSpan(&o, 1), policy.ChoiceOf({names.Attention("o_proj")}),
+                               single_rows));
 
-  std::vector<Nvfp4MatrixView> gate_up;
+  std::vector<LinearView> gate_up;
   bases.clear();
   for (const char* linear : {"gate_proj", "up_proj"}) {
-    LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView view,
+    LANCET_ASSIGN_OR_RETURN(const LinearView view,
                             LoadLinearSlice(dict, names.Mlp(linear), linear, inner, hidden, plan));
     gate_up.push_back(view);
     bases.push_back(names.Mlp(linear));
   }
   LANCET_ASSIGN_OR_RETURN(w.gate_up, LayerLinear::Create(ctx, gate_up, policy.ChoiceOf(bases), single_rows));
-  LANCET_ASSIGN_OR_RETURN(const Nvfp4MatrixView down,
+  LANCET_ASSIGN_OR_RETURN(const LinearView down,
                           LoadLinearSlice(dict, names.Mlp("down_proj"), "down_proj", hidden, inner, plan));
-  LANCET_ASSIGN_OR_RETURN(
-      w.down, LayerLinear::Create(ctx, {down}, policy.ChoiceOf({names.Mlp("down_proj")}), single_rows));
+  LANCET_ASSIGN_OR_RETURN(w.down,
+                          LayerLinear::Create(ctx, absl::MakeConstSpan(&down, 1),
+                                              policy.ChoiceOf({names.Mlp("down_proj")}), single_rows));
 
   // Everything is repacked: the pages that were read need not stay.
   for (const char* linear : {"q_proj", "k_proj", "v_proj", "o_proj"})

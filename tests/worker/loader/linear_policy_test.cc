@@ -97,6 +97,37 @@ TEST_F(LinearPolicyTest, NumericsTellWhatChangesResults) {
   EXPECT_NE(numerics(LinearMode::kW4A4, {}, WriteFactors(3, checkpoint_->fingerprint())), two);
 }
 
+// Factors of scales are the meta file's, which says nothing about what the published checkpoints hold.
+TEST_F(LinearPolicyTest, FactorsOfScalesAreTheCheckpoints) {
+  const std::vector<std::string> o = {kLayer + "self_attn.o_proj"};
+  EXPECT_EQ(Policy(LinearMode::kW4A4)->ChoiceOf(o).weight_factor, 0.0f);
+
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(::testing::TempDir()) / absl::StrCat("scales_", getpid());
+  fs::create_directories(folder);
+  nlohmann::json meta =
+      nlohmann::json::parse(ReadTextFile(checkpoint_->paths().trunk_meta, 1 << 20).value());
+  const std::string attention = kLayer + "self_attn.";
+  meta["per_weight"][attention + "o_proj.weight"]["scales_fp8_factor"] = 0.25;
+  meta["per_weight"][attention + "q_proj.weight"]["scales_fp8_factor"] = 0.125;
+  meta["per_weight"][attention + "k_proj.weight"]["scales_fp8_factor"] = 0.5;
+  WriteFile((folder / "nvfp4_meta.json").string(), meta.dump());
+  CheckpointPaths paths = checkpoint_->paths();
+  paths.trunk_meta = (folder / "nvfp4_meta.json").string();
+  const auto checkpoint = Checkpoint::Open(paths);
+  ASSERT_THAT(checkpoint, IsOk());
+  LinearPolicyOptions options;
+  options.mode = LinearMode::kW4A4;
+  const LinearPolicy policy = LinearPolicy::Create(**checkpoint, options).value();
+  EXPECT_EQ(policy.ChoiceOf(o).weight_factor, 0.25f);
+  EXPECT_EQ(policy.ChoiceOf({attention + "q_proj", attention + "k_proj"}).weight_factor, 0.5f);
+  EXPECT_EQ(policy.ChoiceOf({attention + "q_proj", attention + "v_proj"}).weight_factor, 0.0f);
+  EXPECT_NE(policy.Numerics(), Policy(LinearMode::kW4A4)->Numerics());
+  options.mode = LinearMode::kW4A16;
+  EXPECT_EQ(LinearPolicy::Create(**checkpoint, options)->Numerics(), "w4a16");
+  fs::remove_all(folder);
+}
+
 TEST_F(LinearPolicyTest, RefusesPatternsThatMatchNothing) {
   for (const LinearMode mode : {LinearMode::kW4A16, LinearMode::kW4A8Fp8, LinearMode::kW4A4}) {
     EXPECT_THAT(

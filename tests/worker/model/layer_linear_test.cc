@@ -67,6 +67,49 @@ TEST_P(LayerLinearTest, SingleRowsAreMultipliedAsEver) {
   }
 }
 
+// Expanding a part on the way to the file or on the way to the product is the same.
+TEST_P(LayerLinearTest, PartsInBf16BringTheOthersWithThem) {
+  const LinearView quantised{false, view(), {}};
+  const std::vector<bf16> expanded = StackBf16(absl::MakeConstSpan(&quantised, 1));
+  const LinearView kept{true, {}, {expanded.data(), kRows, kCols}};
+  const auto mixed = LayerLinear::Create(*ctx_, {quantised, kept}, {GetParam(), 0.01f}, true);
+  ASSERT_THAT(mixed, IsOk());
+  EXPECT_EQ(mixed->rows(), 2 * kRows);
+  EXPECT_EQ(mixed->cols(), kCols);
+  std::vector<bf16> bias = bias_;
+  bias.insert(bias.end(), bias_.begin(), bias_.end());
+  TestMatrix<bf16> y(kTokens, 2 * kRows);
+  const std::vector<uint8_t> some = {1, 0, 0, 1, 1, 0, 0, 0, 1};
+  ASSERT_THAT(mixed->Run(*ctx_, x_.view(), some, bias, y.view()), IsOk());
+  const TestMatrix<bf16> w4a16 = Run(Make({}, false), {});
+  for (int64_t t = 0; t < kTokens; ++t) {
+    const bf16* row = y.view().row(t);
+    EXPECT_TRUE(SameBits(row, row + kRows, kRows)) << "token " << t;
+    for (int64_t r = 0; r < kRows; ++r) {
+      const float expected = ToFloat(w4a16.view().row(t)[r]);
+      EXPECT_NEAR(ToFloat(row[r]), expected, 2 * HalfUlp(expected)) << t << ", " << r;
+    }
+  }
+  TestMatrix<float> sums(kTokens, 2 * kRows);
+  ASSERT_THAT(mixed->Run(*ctx_, x_.view(), some, sums.view()), IsOk());
+  EXPECT_NEAR(sums.view().row(3)[1] + ToFloat(bias_[1]), ToFloat(y.view().row(3)[1]),
+              HalfUlp(ToFloat(y.view().row(3)[1])) * 1.01f);
+  const LinearView narrow{true, {}, {expanded.data(), kRows, kCols - 16}};
+  EXPECT_THAT(LayerLinear::Create(*ctx_, {kept, narrow}, {}, false),
+              Fails(absl::StatusCode::kInvalidArgument, testing::HasSubstr("48 columns")));
+}
+
+TEST(StackBf16Test, TakesPartsInTurns) {
+  std::vector<bf16> a, b;
+  for (int i = 0; i < 4; ++i) a.push_back(ToBf16(static_cast<float>(i))), b.push_back(ToBf16(10.0f + i));
+  const std::vector<LinearView> parts = {{true, {}, {a.data(), 4, 1}}, {true, {}, {b.data(), 4, 1}}};
+  std::vector<float> turns, whole;
+  for (const bf16 x : StackBf16(parts, 2)) turns.push_back(ToFloat(x));
+  for (const bf16 x : StackBf16(parts)) whole.push_back(ToFloat(x));
+  EXPECT_EQ(turns, (std::vector<float>{0, 1, 10, 11, 2, 3, 12, 13}));
+  EXPECT_EQ(whole, (std::vector<float>{0, 1, 2, 3, 10, 11, 12, 13}));
+}
+
 TEST_P(LayerLinearTest, RefusesSingleRowsItHasNoWeightsFor) {
   const LayerLinear linear = Make({GetParam(), 1.0f}, false);
   TestMatrix<bf16> y(kTokens, kRows);
