@@ -87,7 +87,7 @@ class Stages:
                          statistics, *(["--steps", "2"] if self.arguments.smoke else []))
             self.program("lancet-quantize", "--source", os.path.join(source, "Lance_3B"), "--output", model,
                          "--calibration", statistics)
-        self.program("lancet-fit-preview", "--model_dir", model, *(["--random"] if self.arguments.smoke else []))
+        self.program("lancet-fit-preview", "--model_dir", model, *(["--steps", "3", "--side", "64"] if self.arguments.smoke else []))
         self.program("lancet-inspect", "--model_dir", model)
 
     def judge(self):

@@ -12,6 +12,7 @@ import sys
 
 import torch
 
+import preview
 import safetensors_file
 import sampler
 from model_files import Parts
@@ -46,6 +47,10 @@ class Case:
         with open(os.path.join(folder, name + ".json"), encoding="utf-8") as file:
             self.facts = json.load(file)
         self.tensors, _ = safetensors_file.load(os.path.join(folder, name + ".safetensors"))
+
+    @property
+    def picture(self):
+        return os.path.join(self.folder, self.name + ".png")
 
     @property
     def source(self):
@@ -98,16 +103,33 @@ def compare(case, results, tolerance):
             continue
         error = relative(value, reference)
         good &= error <= tolerance
-        print(f"{case.name:14} {quantity:15} {error:9.2e}  limit {tolerance:.0e}  {'ok' if error <= tolerance else 'FAILED'}")
+        print(f"{case.name:14} {quantity:15} {error:9.2e}  limit {tolerance:.0e}  {'ok' if error <= tolerance else 'FAILED'}", flush=True)
+    return good
+
+
+def picture_of(results):
+    """[height, width, 3] uint8 of the decoded pixels, as the product rounds."""
+    return preview.to_bytes(results["pixels"].float()[None])[0].cpu()
+
+
+def compare_picture(case, results):
+    """The picture is stored in 8 bits: at most one level off, and that rarely (values on the edge of rounding)."""
+    difference = (picture_of(results).int() - read_picture(case.picture)[0].permute(1, 2, 0).int()).abs()
+    share = float((difference > 0).double().mean())
+    good = int(difference.max()) <= 1 and share <= 1e-3
+    print(f"{case.name:14} {'picture':15} {share:9.2e}  limit 1e-03  {'ok' if good else 'FAILED'} (share of levels off by "
+          f"one; most {int(difference.max())})")
     return good
 
 
 def update(case, results):
-    """Replaces the stored fp64 values of a case."""
+    """Replaces the stored fp64 values of a case, and its picture."""
     for quantity, value in results.items():
         if quantity != "pixels":
             case.tensors["fp64." + quantity] = value.to(torch.float32).cpu()
     safetensors_file.save(os.path.join(case.folder, case.name + ".safetensors"), case.tensors)
+    if "pixels" in results:
+        preview.write_png(case.picture, picture_of(results))
 
 
 def main():
@@ -130,6 +152,8 @@ def main():
             update(case, results)
         else:
             good &= compare(case, results, TOLERANCE[arguments.dtype])
+            if "pixels" in results:
+                good &= compare_picture(case, results)
     return 0 if good else 1
 
 

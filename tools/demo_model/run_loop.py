@@ -33,9 +33,10 @@ def loader_of(stream, workers, device):
                                        prefetch_factor=4 if workers else None, persistent_workers=workers > 0)
 
 
-def capture(step, device, warm_ups=3):
-    """A callable that replays `step`, which returns a tensor; on a CPU `step` itself. The warm-up steps count."""
-    if device.type != "cuda":
+def capture(step, device, eager=False, warm_ups=3):
+    """A callable that replays `step`, which returns a tensor; on a CPU, or if eager, `step` itself. Warm-up steps are
+    steps: a checkpoint is loaded after them."""
+    if device.type != "cuda" or eager:
         return step
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

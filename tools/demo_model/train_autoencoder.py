@@ -153,6 +153,7 @@ def add_arguments(parser):
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--eager", action="store_true", help="launch every kernel instead of replaying a CUDA graph")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--base", type=int, default=32, help="width of the first encoder and last decoder stage")
     parser.add_argument("--square", type=int, default=72)
@@ -177,7 +178,7 @@ def train(arguments):
     stream = batches.AutoencoderStream(trainer.atlas.nameless, trainer.groups, arguments.seed * 100003 + plan.steps)
     data = run_loop.StaticBatch(run_loop.loader_of(stream, arguments.workers, device), device)
     trainer.set_rates(0.0)
-    step = run_loop.capture(lambda: trainer.step(data.tensors), device)
+    step = run_loop.capture(lambda: trainer.step(data.tensors), device, arguments.eager)
     if checkpoint:
         run_loop.copy_state(trainer.state(), checkpoint["state"])
     log(f"ready after {time.monotonic() - start:.1f} s, step {plan.steps}, {plan.trained:.0f} s trained")
