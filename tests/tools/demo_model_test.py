@@ -26,6 +26,7 @@ try:
     import glyphs
     import judge
     import sprites
+
     HAVE_SPRITES = os.path.exists(glyphs.FONT)
 except ImportError:
     HAVE_SPRITES = False
@@ -34,6 +35,7 @@ try:
     import render
     import sequences
     import tables
+
     HAVE_TORCH = True
 except ImportError:
     HAVE_TORCH = False
@@ -58,8 +60,15 @@ class WordsTest(unittest.TestCase):
         self.assertEqual(len({emoji for emoji, _, _ in words.OBJECTS}), len(words.OBJECTS))
 
     def test_articles_go_by_sound(self):
-        for name, said in (("axe", "an axe"), ("hourglass", "an hourglass"), ("unicorn", "a unicorn"), ("ufo", "a ufo"),
-                           ("umbrella", "an umbrella"), ("sushi", "sushi"), ("house", "a house")):
+        for name, said in (
+            ("axe", "an axe"),
+            ("hourglass", "an hourglass"),
+            ("unicorn", "a unicorn"),
+            ("ufo", "a ufo"),
+            ("umbrella", "an umbrella"),
+            ("sushi", "sushi"),
+            ("house", "a house"),
+        ):
             self.assertEqual(words.one_of(words.INDEX[name]), said)
 
     def test_places_keep_the_latent_phase(self):
@@ -100,14 +109,21 @@ class ScenesTest(unittest.TestCase):
 
 class TextsTest(unittest.TestCase):
     def test_descriptions(self):
-        scene = make_scene("light green", [item("fountain", "bottom right"), item("glasses", "left"),
-                                           item("shield", "top right")])
-        self.assertEqual(tasks.describe_answer(scene), "a shield in the top right, glasses on the left and a fountain in "
-                                                       "the bottom right, on a light green background")
-        self.assertEqual(tasks.describe_answer(make_scene("white", [item("cookie", "centre")])),
-                         "a cookie on a white background")
-        self.assertEqual(tasks.describe_answer(make_scene("orange", [item("sushi", "centre", True)])),
-                         "big sushi on an orange background")
+        scene = make_scene(
+            "light green", [item("fountain", "bottom right"), item("glasses", "left"), item("shield", "top right")]
+        )
+        self.assertEqual(
+            tasks.describe_answer(scene),
+            "a shield in the top right, glasses on the left and a fountain in "
+            "the bottom right, on a light green background",
+        )
+        self.assertEqual(
+            tasks.describe_answer(make_scene("white", [item("cookie", "centre")])), "a cookie on a white background"
+        )
+        self.assertEqual(
+            tasks.describe_answer(make_scene("orange", [item("sushi", "centre", True)])),
+            "big sushi on an orange background",
+        )
 
     def test_prompts_name_everything(self):
         sampler = scenes.SceneSampler(random.Random(5))
@@ -137,8 +153,14 @@ class TextsTest(unittest.TestCase):
                 made, text, source, target = tasks.sample_edit(sampler, kind)
                 self.assertEqual(made, kind)
                 before, after = set(source.items), set(target.items)
-                change = {"replace": (1, 1), "background": (0, 0), "remove": (1, 0), "move": (1, 1), "add": (0, 1),
-                          "swap": (2, 2)}[kind]
+                change = {
+                    "replace": (1, 1),
+                    "background": (0, 0),
+                    "remove": (1, 0),
+                    "move": (1, 1),
+                    "add": (0, 1),
+                    "swap": (2, 2),
+                }[kind]
                 self.assertEqual((len(before - after), len(after - before)), change, text)
                 self.assertEqual(source.background != target.background, kind == "background")
                 places = [one.place for one in target.items]
@@ -166,12 +188,12 @@ class TokenizerTest(unittest.TestCase):
             case = json.load(file)
         expected = [token for token, count in case["token_ids"] for _ in range(count)]
         got = tokenizer.prefix(bpe.SYSTEM["generate"]) + tokenizer.encode(case["prompt"]) + tokenizer.suffix()
-        self.assertEqual(got, expected[:len(got)])
+        self.assertEqual(got, expected[: len(got)])
         self.assertEqual(expected[len(got)], tokenizer.vision_start)
         with open(os.path.join(DEMO, "golden", "edit_256res.json"), encoding="utf-8") as file:
             edit = json.load(file)["token_ids"]
         prefix = tokenizer.prefix(bpe.SYSTEM["edit"])
-        self.assertEqual([token for token, _ in edit[:len(prefix)]], prefix)
+        self.assertEqual([token for token, _ in edit[: len(prefix)]], prefix)
 
     def test_training_and_round_trip(self):
         sampler = scenes.SceneSampler(random.Random(9))
@@ -193,8 +215,10 @@ class JudgeTest(unittest.TestCase):
         cls.bank = sprites.SpriteBank()
 
     def test_ideal_pictures_are_right(self):
-        for scene in (make_scene("white", [item("die", "centre", True)]),
-                      make_scene("blue", [item("cat", "top left"), item("dog", "bottom right")], 256, 384)):
+        for scene in (
+            make_scene("white", [item("die", "centre", True)]),
+            make_scene("blue", [item("cat", "top left"), item("dog", "bottom right")], 256, 384),
+        ):
             verdict = judge.judge_picture(self.bank.draw(scene), scene, self.bank)
             self.assertTrue(verdict.right)
             self.assertEqual(verdict.psnr, 99.0)
@@ -226,7 +250,7 @@ class LayoutTest(unittest.TestCase):
         """The worked example of the public model's documentation: PRE of 64, vision 8 x 8, latents 16 x 16, 4 words."""
         template = sequences.Template(range(64), (1, 2), [9], latent=(16, 16), vision=(8, 8), condition=True)
         ids = template.positions(torch.tensor([4]), 5)[0].tolist()
-        und, gen = ids[:template.und], ids[template.und:]
+        und, gen = ids[: template.und], ids[template.und :]
         self.assertEqual(und[64:66], [[1000, 64, 64], [1001, 65, 65]])
         self.assertEqual(und[129], [1009, 73, 73])
         self.assertEqual(und[130:132], [[74] * 3, [91] * 3])
@@ -267,9 +291,12 @@ class LayoutTest(unittest.TestCase):
 
         class SmallAtlas:
             glyphs = torch.stack([torch.from_numpy(numpy.array(font.glyph(c))) for c in characters[:40]])
+
         renderer = render.Renderer(SmallAtlas, torch.device("cpu"))
-        drawn = [make_scene("green", [Item(3, "top left"), Item(17, "right")], 256, 384),
-                 make_scene("yellow", [Item(9, "centre", True)], 256, 384)]
+        drawn = [
+            make_scene("green", [Item(3, "top left"), Item(17, "right")], 256, 384),
+            make_scene("yellow", [Item(9, "centre", True)], 256, 384),
+        ]
         pictures = renderer.draw(*render.scene_arrays(drawn), 256, 384)
         for picture, scene in zip(pictures, drawn):
             levels = (picture.permute(1, 2, 0) * 255).round().numpy().astype(numpy.uint8)

@@ -12,15 +12,105 @@ from torch.nn import functional as F
 
 CHANNELS = 48
 MEAN = (
-    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
-    0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
-    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
-    -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667)
+    -0.2289,
+    -0.0052,
+    -0.1323,
+    -0.2339,
+    -0.2799,
+    0.0174,
+    0.1838,
+    0.1557,
+    -0.1382,
+    0.0542,
+    0.2813,
+    0.0891,
+    0.1570,
+    -0.0098,
+    0.0375,
+    -0.1825,
+    -0.2246,
+    -0.1207,
+    -0.0698,
+    0.5109,
+    0.2665,
+    -0.2108,
+    -0.2158,
+    0.2502,
+    -0.2055,
+    -0.0322,
+    0.1109,
+    0.1567,
+    -0.0729,
+    0.0899,
+    -0.2799,
+    -0.1230,
+    -0.0313,
+    -0.1649,
+    0.0117,
+    0.0723,
+    -0.2839,
+    -0.2083,
+    -0.0520,
+    0.3748,
+    0.0152,
+    0.1957,
+    0.1433,
+    -0.2944,
+    0.3573,
+    -0.0548,
+    -0.1681,
+    -0.0667,
+)
 STD = (
-    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
-    0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
-    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
-    0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744)
+    0.4765,
+    1.0364,
+    0.4514,
+    1.1677,
+    0.5313,
+    0.4990,
+    0.4818,
+    0.5013,
+    0.8158,
+    1.0344,
+    0.5894,
+    1.0901,
+    0.6885,
+    0.6165,
+    0.8454,
+    0.4978,
+    0.5759,
+    0.3523,
+    0.7135,
+    0.6804,
+    0.5833,
+    1.4146,
+    0.8986,
+    0.5659,
+    0.7069,
+    0.5338,
+    0.4889,
+    0.4917,
+    0.4069,
+    0.4999,
+    0.6866,
+    0.4093,
+    0.5709,
+    0.6065,
+    0.6415,
+    0.4944,
+    0.5726,
+    1.2042,
+    0.5458,
+    1.6887,
+    0.3971,
+    1.0600,
+    0.3943,
+    0.5537,
+    0.5444,
+    0.4089,
+    0.7468,
+    0.7744,
+)
 
 
 @functools.lru_cache(maxsize=None)
@@ -47,9 +137,15 @@ class Norm(nn.Module):
 class ResBlock(nn.Module):
     def __init__(self, inputs, outputs):
         super().__init__()
-        self.residual = nn.Sequential(Norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1),
-                                      Norm(outputs), nn.SiLU(), nn.Identity(),
-                                      nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.residual = nn.Sequential(
+            Norm(inputs),
+            nn.SiLU(),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            Norm(outputs),
+            nn.SiLU(),
+            nn.Identity(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x):
@@ -75,8 +171,9 @@ class Resample(nn.Module):
     def __init__(self, channels, down):
         super().__init__()
         self.down = down
-        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(channels, channels, 3, stride=2 if down else 1,
-                                                               padding=0 if down else 1))
+        self.resample = nn.Sequential(
+            nn.Identity(), nn.Conv2d(channels, channels, 3, stride=2 if down else 1, padding=0 if down else 1)
+        )
 
     def forward(self, x):
         x = F.pad(x, (0, 1, 0, 1)) if self.down else x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
@@ -124,7 +221,9 @@ class Encoder(nn.Module):
         widths = [base, base, 2 * base, 4 * base, 4 * base]
         self.conv1 = nn.Conv2d(12, base, 3, padding=1)
         self.downsamples = nn.Sequential(*(DownStage(widths[i], widths[i + 1], i) for i in range(4)))
-        self.middle = nn.Sequential(ResBlock(widths[4], widths[4]), Attention(widths[4]), ResBlock(widths[4], widths[4]))
+        self.middle = nn.Sequential(
+            ResBlock(widths[4], widths[4]), Attention(widths[4]), ResBlock(widths[4], widths[4])
+        )
         self.head = nn.Sequential(Norm(widths[4]), nn.SiLU(), nn.Conv2d(widths[4], 2 * CHANNELS, 3, padding=1))
 
     def forward(self, x):
@@ -136,7 +235,9 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [4 * base, 4 * base, 4 * base, 2 * base, base]
         self.conv1 = nn.Conv2d(CHANNELS, widths[0], 3, padding=1)
-        self.middle = nn.Sequential(ResBlock(widths[0], widths[0]), Attention(widths[0]), ResBlock(widths[0], widths[0]))
+        self.middle = nn.Sequential(
+            ResBlock(widths[0], widths[0]), Attention(widths[0]), ResBlock(widths[0], widths[0])
+        )
         self.upsamples = nn.Sequential(*(UpStage(widths[i], widths[i + 1], i) for i in range(4)))
         self.head = nn.Sequential(Norm(widths[4]), nn.SiLU(), nn.Conv2d(widths[4], 12, 3, padding=1))
 

@@ -18,6 +18,7 @@ SQUARE = (256, 256)
 class BatchSizes:
     """Samples of a step. wide: pictures of 256 x 384 and as many of 384 x 256. pictures: each with one question of any
     kind and two short ones."""
+
     square: int = 144
     wide: int = 24
     edits: int = 64
@@ -27,6 +28,7 @@ class BatchSizes:
 @dataclasses.dataclass(frozen=True)
 class TextSlots:
     """Rows of the text slots, rounded so that all rows of a sequence are a multiple of 8."""
+
     generate: int
     edit: int
     long_answer: int
@@ -44,9 +46,12 @@ def text_slots(prefix_lengths):
     """TextSlots for the lengths of PRE of the three tasks, at 256 x 256."""
     vision, latents = 64 + 2, 256
     short = -(-LONGEST["short"] // 4) * 4
-    return TextSlots(round_rows(LONGEST["generate"], prefix_lengths["generate"] + 2 + latents),
-                     round_rows(LONGEST["edit"], prefix_lengths["edit"] + vision + 4 + 2 * latents),
-                     round_rows(LONGEST["long"], prefix_lengths["answer"] + vision + 2 * short), short)
+    return TextSlots(
+        round_rows(LONGEST["generate"], prefix_lengths["generate"] + 2 + latents),
+        round_rows(LONGEST["edit"], prefix_lengths["edit"] + vision + 4 + 2 * latents),
+        round_rows(LONGEST["long"], prefix_lengths["answer"] + vision + 2 * short),
+        short,
+    )
 
 
 class BatchMaker:
@@ -67,16 +72,18 @@ class BatchMaker:
         for row, text in zip(out, texts):
             if len(text) > slot:
                 raise ValueError(f"text of {len(text)} tokens, limit {slot}: {self.tokenizer.decode(text)}")
-            row[:len(text)] = torch.tensor(text, dtype=torch.int16)
+            row[: len(text)] = torch.tensor(text, dtype=torch.int16)
         return out, torch.tensor([len(text) for text in texts], dtype=torch.int16)
 
     def _prompted(self, name, prompts, slot):
         """Tokens, caption lengths and dropped flags of prompts."""
         encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
         text, _ = self._pad([tokens + self.post for tokens in encoded], slot)
-        return {name + ".text": text,
-                name + ".caption": torch.tensor([len(tokens) for tokens in encoded], dtype=torch.int16),
-                name + ".dropped": torch.tensor([self.rng.random() < DROPPED for _ in prompts])}
+        return {
+            name + ".text": text,
+            name + ".caption": torch.tensor([len(tokens) for tokens in encoded], dtype=torch.int16),
+            name + ".dropped": torch.tensor([self.rng.random() < DROPPED for _ in prompts]),
+        }
 
     def _fit(self, make, slot):
         """Draws until the text fits its slot; the longest prompts do not, now and then."""
@@ -86,11 +93,18 @@ class BatchMaker:
                 return made
 
     def _generated(self, name, count, height, width):
-        drawn = [self._fit(lambda: captions.sample_prompt(self.drawn, self.unknown_names, height, width),
-                           self.slots.generate) for _ in range(count)]
+        drawn = [
+            self._fit(
+                lambda: captions.sample_prompt(self.drawn, self.unknown_names, height, width), self.slots.generate
+            )
+            for _ in range(count)
+        ]
         background, items = scene_arrays([scene for _, scene in drawn])
-        return {name + ".background": background, name + ".items": items,
-                **self._prompted(name, [prompt for prompt, _ in drawn], self.slots.generate)}
+        return {
+            name + ".background": background,
+            name + ".items": items,
+            **self._prompted(name, [prompt for prompt, _ in drawn], self.slots.generate),
+        }
 
     def _edited(self):
         made = []
@@ -125,7 +139,7 @@ class BatchMaker:
             inputs, lengths = self._pad([text[:-1] for text in slots[number]], limit)
             labels = torch.full(inputs.shape, -100, dtype=torch.int16)
             for row, text, start in zip(labels, slots[number], starts[number]):
-                row[start - 1:len(text) - 1] = torch.tensor(text[start:], dtype=torch.int16)
+                row[start - 1 : len(text) - 1] = torch.tensor(text[start:], dtype=torch.int16)
             batch[f"question.text{number}"], batch[f"question.length{number}"] = inputs, lengths
             batch[f"question.labels{number}"] = labels
         return batch
@@ -179,6 +193,7 @@ class AutoencoderStream(torch.utils.data.IterableDataset):
         while True:
             batch = {}
             for name, count, height, width in self.groups:
-                batch[name + ".background"], batch[name + ".items"] = autoencoder_scenes(rng, self.nameless, count, height,
-                                                                                         width)
+                batch[name + ".background"], batch[name + ".items"] = autoencoder_scenes(
+                    rng, self.nameless, count, height, width
+                )
             yield batch

@@ -8,15 +8,37 @@ import re
 import unicodedata
 
 # The 22 added tokens of the public tokenizer, in the order of their ids, which follow the vocabulary.
-ADDED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-         "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-         "<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>",
-         "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
+ADDED = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
 _NOT_SPECIAL = ADDED[14:]
 
 # \p{L} and \p{N} of the public expression as Python's re knows them.
-_PIECES = re.compile(r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|(?:(?![\r\n])(?:\W|_))?[^\W\d_]+|\d|"
-                     r" ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+_PIECES = re.compile(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|(?:(?![\r\n])(?:\W|_))?[^\W\d_]+|\d|"
+    r" ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def _byte_letters():
@@ -34,8 +56,10 @@ _BYTES = {letter: byte for byte, letter in _LETTERS.items()}
 
 
 def _split(text):
-    return ["".join(_LETTERS[byte] for byte in piece.encode())
-            for piece in _PIECES.findall(unicodedata.normalize("NFC", text))]
+    return [
+        "".join(_LETTERS[byte] for byte in piece.encode())
+        for piece in _PIECES.findall(unicodedata.normalize("NFC", text))
+    ]
 
 
 class Tokenizer:
@@ -64,7 +88,7 @@ class Tokenizer:
             rank, i = min(ranked)
             if rank == len(self.ranks):
                 break
-            parts[i:i + 2] = [parts[i] + parts[i + 1]]
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
         return tuple(self.vocab[part] for part in parts)
 
     def encode(self, text):
@@ -78,8 +102,15 @@ class Tokenizer:
     def prefix(self, system):
         """PRE: the template up to the user's text."""
         start = [self.special["<|im_start|>"]]
-        return (start + self.encode("system\n") + self.encode(system) + [self.end] + self.encode("\n") + start +
-                self.encode("user\n"))
+        return (
+            start
+            + self.encode("system\n")
+            + self.encode(system)
+            + [self.end]
+            + self.encode("\n")
+            + start
+            + self.encode("user\n")
+        )
 
     def suffix(self):
         """POST: from the end of the user's text to the assistant's first token."""
@@ -88,10 +119,10 @@ class Tokenizer:
 
 SYSTEM = {
     "generate": "Describe the image by detailing the color, quantity, text, shape, size, texture, spatial relationships "
-                "of the objects and background:",
+    "of the objects and background:",
     "edit": "Describe the key features of the input image (color, shape, size, texture, objects, background), then "
-            "explain how the user\u2019s text instruction should alter or modify the image. Generate a new image that "
-            "meets the user\u2019s requirements while maintaining consistency with the original input where appropriate.",
+    "explain how the user\u2019s text instruction should alter or modify the image. Generate a new image that "
+    "meets the user\u2019s requirements while maintaining consistency with the original input where appropriate.",
     "answer": "Look at the image carefully and answer the question.",
 }
 # Prompts of the public model's other tasks, so that their text costs few tokens too.
@@ -99,7 +130,8 @@ OTHER_SYSTEM = (
     "Describe the video by detailing the color, quantity, visible text, shape, size, texture, spatial relationships and "
     "motion/camera movements of the objects and background:",
     "Watch the video carefully and answer the question.",
-    "View the image attentively and provide a suitable answer to the posed question.")
+    "View the image attentively and provide a suitable answer to the posed question.",
+)
 
 
 def train(texts, size=1000):
@@ -141,13 +173,30 @@ def write_files(folder, vocab, merges):
         json.dump(vocab, file, ensure_ascii=False)
     with open(os.path.join(folder, "merges.txt"), "w", encoding="utf-8") as file:
         file.writelines(f"{first} {second}\n" for first, second in merges)
-    added = {str(len(vocab) + index): {"content": token, "lstrip": False, "normalized": False, "rstrip": False,
-                                       "single_word": False, "special": token not in _NOT_SPECIAL}
-             for index, token in enumerate(ADDED)}
-    config = {"add_prefix_space": False, "added_tokens_decoder": added,
-              "additional_special_tokens": [token for token in ADDED[1:] if token not in _NOT_SPECIAL],
-              "bos_token": None, "clean_up_tokenization_spaces": False, "eos_token": "<|im_end|>", "errors": "replace",
-              "model_max_length": 131072, "pad_token": "<|endoftext|>", "split_special_tokens": False,
-              "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}
+    added = {
+        str(len(vocab) + index): {
+            "content": token,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": token not in _NOT_SPECIAL,
+        }
+        for index, token in enumerate(ADDED)
+    }
+    config = {
+        "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "additional_special_tokens": [token for token in ADDED[1:] if token not in _NOT_SPECIAL],
+        "bos_token": None,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<|im_end|>",
+        "errors": "replace",
+        "model_max_length": 131072,
+        "pad_token": "<|endoftext|>",
+        "split_special_tokens": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+    }
     with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file, indent=2)

@@ -23,8 +23,22 @@ MORE_TO_DO = 3  # exit status of a trainer whose time was up
 # A model that is good for nothing, small enough for one slow core.
 TINY_PREPARE = {"nameless_limit": 8, "corpus_size": 1500, "hidden": 256, "layers": 2, "inner": 256, "tower_depth": 2}
 TINY_AUTOENCODER = ["--base", "8", "--square", "2", "--wide", "1", "--max_steps", "3", "--workers", "0"]
-TINY_TRUNK = ["--square", "2", "--wide", "1", "--edits", "1", "--pictures", "1", "--max_steps", "3", "--workers", "0",
-              "--preview_seconds", "0"]
+TINY_TRUNK = [
+    "--square",
+    "2",
+    "--wide",
+    "1",
+    "--edits",
+    "1",
+    "--pictures",
+    "1",
+    "--max_steps",
+    "3",
+    "--workers",
+    "0",
+    "--preview_seconds",
+    "0",
+]
 TINY_REQUESTS = ["--prompts", "2", "--edits", "1", "--questions", "1"]
 
 
@@ -83,11 +97,31 @@ class Stages:
             export.export(self.work, model, plain=True)
         else:
             statistics = self.path("statistics.safetensors")
-            self.program("lancet-calibrate", "--model_dir", source, "--requests", self.path("calibration"), "--output",
-                         statistics, *(["--steps", "2"] if self.arguments.smoke else []))
-            self.program("lancet-quantize", "--source", os.path.join(source, "Lance_3B"), "--output", model,
-                         "--calibration", statistics)
-        self.program("lancet-fit-preview", "--model_dir", model, *(["--steps", "3", "--side", "64"] if self.arguments.smoke else []))
+            self.program(
+                "lancet-calibrate",
+                "--model_dir",
+                source,
+                "--requests",
+                self.path("calibration"),
+                "--output",
+                statistics,
+                *(["--steps", "2"] if self.arguments.smoke else []),
+            )
+            self.program(
+                "lancet-quantize",
+                "--source",
+                os.path.join(source, "Lance_3B"),
+                "--output",
+                model,
+                "--calibration",
+                statistics,
+            )
+        self.program(
+            "lancet-fit-preview",
+            "--model_dir",
+            model,
+            *(["--steps", "3", "--side", "64"] if self.arguments.smoke else []),
+        )
         self.program("lancet-inspect", "--model_dir", model)
 
     def judge(self):
@@ -96,12 +130,30 @@ class Stages:
         few = ["--steps", "2"] if self.arguments.smoke else []
         self.tool("evaluate.py", "--model_dir", self.path("source"), "--source", "--requests", unseen, *few)
         if not self.arguments.smoke:
-            self.tool("evaluate.py", "--model_dir", self.path("source"), "--source", "--requests", unseen, "--solver",
-                      "dpmpp_2m", "--steps", "12")
+            self.tool(
+                "evaluate.py",
+                "--model_dir",
+                self.path("source"),
+                "--source",
+                "--requests",
+                unseen,
+                "--solver",
+                "dpmpp_2m",
+                "--steps",
+                "12",
+            )
         self.tool("evaluate.py", "--model_dir", self.path("model"), "--requests", unseen, *few)
         if os.path.exists(os.path.join(self.arguments.programs, "lancet-eval")):
-            self.program("lancet-eval", "--model_dir", self.path("model"), "--requests", unseen, "--judge",
-                         os.path.join(HERE, "..", "eval", "demo_judge.json"), *few)
+            self.program(
+                "lancet-eval",
+                "--model_dir",
+                self.path("model"),
+                "--requests",
+                unseen,
+                "--judge",
+                os.path.join(HERE, "..", "eval", "demo_judge.json"),
+                *few,
+            )
 
 
 def main():

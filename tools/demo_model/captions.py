@@ -8,9 +8,17 @@ KINDS = (("places", 0.62), ("count", 0.10), ("relation", 0.12), ("list", 0.16))
 UNKNOWN_SHARE = 0.03  # prompts in which one name is none of ours
 
 _PREFIXES = ("a picture of ", "an image of ", "a drawing of ", "draw ", "a photo of ", "show me ")
-_RELATIONS = (("next to", "left", "right"), ("beside", "left", "right"), ("to the left of", "left", "right"),
-              ("to the right of", "right", "left"), ("above", "top", "bottom"), ("on top of", "top", "bottom"),
-              ("over", "top", "bottom"), ("below", "bottom", "top"), ("under", "bottom", "top"))
+_RELATIONS = (
+    ("next to", "left", "right"),
+    ("beside", "left", "right"),
+    ("to the left of", "left", "right"),
+    ("to the right of", "right", "left"),
+    ("above", "top", "bottom"),
+    ("on top of", "top", "bottom"),
+    ("over", "top", "bottom"),
+    ("below", "bottom", "top"),
+    ("under", "bottom", "top"),
+)
 _SIZES = ("big", "large", "huge")
 
 
@@ -48,8 +56,16 @@ def background_phrase(background, rng):
     if background == "white" and rng.random() < 0.75:
         return ""
     colour = spoken_colour(background, rng)
-    form = rng.choice((", on {a} {c} background", " on {a} {c} background", ", {c} background", " on {c}",
-                       " with {a} {c} background", ", on {a} {c} background"))
+    form = rng.choice(
+        (
+            ", on {a} {c} background",
+            " on {a} {c} background",
+            ", {c} background",
+            " on {c}",
+            " with {a} {c} background",
+            ", on {a} {c} background",
+        )
+    )
     return form.format(a=words.article(colour), c=colour)
 
 
@@ -111,8 +127,10 @@ def _with_unknown(sampler, unknown_names, height, width):
     rng = sampler.rng
     while True:
         scene = sampler.placed(height, width)
-        items = [Item(words.UNKNOWN_INDEX, item.place, item.large) if item is scene.items[0] else item
-                 for item in scene.items]
+        items = [
+            Item(words.UNKNOWN_INDEX, item.place, item.large) if item is scene.items[0] else item
+            for item in scene.items
+        ]
         changed = scene.with_items(items)
         if sampler.held_out or sampler.accept(changed):
             break
@@ -120,7 +138,9 @@ def _with_unknown(sampler, unknown_names, height, width):
     if changed.items[0].large or len(items) == 1 and items[0].large:
         text = large_one((name, name), rng) + background_phrase(scene.background, rng)
     else:
+
         def name_of(index):
             return f"{words.article(name)} {name}" if index == words.UNKNOWN_INDEX else words.one_of(index)
+
         text = describe_placed(changed, rng, name_of)
     return finish(text, rng), changed

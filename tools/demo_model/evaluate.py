@@ -56,7 +56,7 @@ class Evaluation:
             by_size[entry.get("height", 256), entry.get("width", 256)].append(entry)
         for size, members in by_size.items():
             for start in range(0, len(members), self.batch):
-                yield size, members[start:start + self.batch]
+                yield size, members[start : start + self.batch]
 
     def draw(self, entries, task):
         """[(entry, Verdict)] of prompts or edits."""
@@ -70,8 +70,14 @@ class Evaluation:
                     small = (render.resize(pixels, 224, 224) * 255).round().clamp(0, 255) / 255
                     features, grid = self.engine.see(small)
                     source = {"features": features, "grid": grid, "source": self.engine.encode(pixels * 2 - 1)}
-                noise = torch.stack([torch.randn(latent[0] * latent[1], 48, generator=torch.Generator().manual_seed(
-                    entry.get("seed", 42))) for entry in group])
+                noise = torch.stack(
+                    [
+                        torch.randn(
+                            latent[0] * latent[1], 48, generator=torch.Generator().manual_seed(entry.get("seed", 42))
+                        )
+                        for entry in group
+                    ]
+                )
                 latents = self.engine.generate(texts, noise, latent, task=task, **self.options, **source)
                 pictures = preview.to_bytes(self.engine.decode(latents.float(), latent)).cpu().numpy()
             for entry, picture in zip(group, pictures):
@@ -87,8 +93,10 @@ class Evaluation:
                 pixels = torch.cat([self.read(entry["picture"]) for entry in group]).to(self.engine.device)
                 features, grid = self.engine.see((render.resize(pixels, 224, 224) * 255).round().clamp(0, 255) / 255)
                 answers = self.engine.answer([entry["question"] for entry in group], features, grid)
-            judged += [(entry, answer, judge.judge_answer(answer, entry["right_answer"]))
-                       for entry, answer in zip(group, answers)]
+            judged += [
+                (entry, answer, judge.judge_answer(answer, entry["right_answer"]))
+                for entry, answer in zip(group, answers)
+            ]
         return judged
 
 
@@ -102,14 +110,18 @@ def report(judged_prompts, judged_edits, judged_answers):
     if judged_prompts:
         large = [v.psnr for e, v in judged_prompts if any(o["large"] for o in e["objects"])]
         small = [v.psnr for e, v in judged_prompts if not any(o["large"] for o in e["objects"])]
-        print(f"pictures right {share(v.right for _, v in judged_prompts)}, PSNR to the ideal: "
-              f"{numpy.mean(small or [0]):.1f} dB, large objects {numpy.mean(large or [0]):.1f} dB ({len(large)})")
+        print(
+            f"pictures right {share(v.right for _, v in judged_prompts)}, PSNR to the ideal: "
+            f"{numpy.mean(small or [0]):.1f} dB, large objects {numpy.mean(large or [0]):.1f} dB ({len(large)})"
+        )
         for entry, verdict in judged_prompts:
             if not verdict.right:
                 print(f"  wrong: {entry['prompt']!r} shows {', '.join(verdict.seen)}, stray {verdict.stray:.3f}")
     if judged_edits:
-        print(f"edits right {share(v.right for _, v in judged_edits)}, PSNR to the ideal "
-              f"{numpy.mean([v.psnr for _, v in judged_edits]):.1f} dB")
+        print(
+            f"edits right {share(v.right for _, v in judged_edits)}, PSNR to the ideal "
+            f"{numpy.mean([v.psnr for _, v in judged_edits]):.1f} dB"
+        )
         for kind in dict.fromkeys(entry["kind"] for entry, _ in judged_edits):
             print(f"  {kind}: {share(v.right for e, v in judged_edits if e['kind'] == kind)}")
     if judged_answers:
@@ -141,10 +153,18 @@ def main():
 
     def autocast():
         return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-    evaluation = Evaluation(engine, arguments.requests, {"steps": arguments.steps, "solver": arguments.solver},
-                            arguments.batch, arguments.out, autocast)
-    prompts, edits, questions = (read_entries(arguments.requests, name)[:arguments.most]
-                                 for name in ("prompts", "edits", "questions"))
+
+    evaluation = Evaluation(
+        engine,
+        arguments.requests,
+        {"steps": arguments.steps, "solver": arguments.solver},
+        arguments.batch,
+        arguments.out,
+        autocast,
+    )
+    prompts, edits, questions = (
+        read_entries(arguments.requests, name)[: arguments.most] for name in ("prompts", "edits", "questions")
+    )
     print(f"{arguments.solver}, {arguments.steps} steps, {device.type}")
     report(evaluation.draw(prompts, "generate"), evaluation.draw(edits, "edit"), evaluation.answer(questions))
     print(f"{time.monotonic() - start:.0f} s")

@@ -39,33 +39,46 @@ def quantised_tensors(source):
         if not is_quantised(name):
             tensors[name] = tensor.to(torch.bfloat16)
             continue
-        base = name[:-len(".weight")]
+        base = name[: -len(".weight")]
         packed, scales = quantise(tensor)
         tensors[base + ".qweight"] = packed
         tensors[base + ".scales_bf16"] = scales.to(torch.bfloat16)
         tensors[base + ".scales_fp8"] = scales.to(torch.float8_e4m3fn).view(torch.uint8)
         entries[name] = {"shape": list(tensor.shape), "block_size": BLOCK, "scheme": "nvfp4_minmax"}
-    meta = {"block_size": BLOCK, "scheme": "nvfp4_e2m1_block_fp8scale", "awq_linears": 0, "plain_linears": len(entries),
-            "tasks_calibrated": [], "fp4_lut_pos": list(model_files.E2M1), "per_weight": entries}
+    meta = {
+        "block_size": BLOCK,
+        "scheme": "nvfp4_e2m1_block_fp8scale",
+        "awq_linears": 0,
+        "plain_linears": len(entries),
+        "tasks_calibrated": [],
+        "fp4_lut_pos": list(model_files.E2M1),
+        "per_weight": entries,
+    }
     return tensors, meta
 
 
 def card():
     """lancet.json without colours of fast previews; lancet-fit-preview adds them."""
     from words import SIZES
+
     return {"name": "emoji-scenes", "default_size": list(SIZES[0][::-1]), "sizes": [[w, h] for h, w in SIZES]}
 
 
 def export(work, out, plain=False):
     trained, _ = safetensors_file.load(os.path.join(work, "trunk.safetensors"))
-    source = {name[len("trunk."):]: tensor.float() for name, tensor in trained.items() if name.startswith("trunk.")}
-    tower = {name[len("vision."):]: tensor.to(torch.bfloat16) for name, tensor in trained.items()
-             if name.startswith("vision.")}
+    source = {name[len("trunk.") :]: tensor.float() for name, tensor in trained.items() if name.startswith("trunk.")}
+    tower = {
+        name[len("vision.") :]: tensor.to(torch.bfloat16)
+        for name, tensor in trained.items()
+        if name.startswith("vision.")
+    }
     for part in ("Lance_3B", "Qwen2.5-VL-ViT"):
         os.makedirs(os.path.join(out, part), exist_ok=True)
     for name in ("llm_config.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
         shutil.copyfile(os.path.join(work, "Lance_3B", name), os.path.join(out, "Lance_3B", name))
-    shutil.copyfile(os.path.join(work, "Qwen2.5-VL-ViT", "config.json"), os.path.join(out, "Qwen2.5-VL-ViT", "config.json"))
+    shutil.copyfile(
+        os.path.join(work, "Qwen2.5-VL-ViT", "config.json"), os.path.join(out, "Qwen2.5-VL-ViT", "config.json")
+    )
     safetensors_file.save(os.path.join(out, "Lance_3B", "model.safetensors"), source)
     safetensors_file.save(os.path.join(out, "Qwen2.5-VL-ViT", "vit.safetensors"), tower)
     for name in ("Wan2.2_VAE.safetensors", "words.json"):
@@ -82,8 +95,12 @@ def export(work, out, plain=False):
         for name in ("llm_config.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
             shutil.copyfile(os.path.join(out, "Lance_3B", name), os.path.join(folder, name))
     # The bytes of what a server needs: the source is not among them.
-    served = [os.path.join(folder, name) for folder, _, names in os.walk(out) for name in names
-              if not (os.path.basename(folder) == "Lance_3B" and name == "model.safetensors")]
+    served = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(out)
+        for name in names
+        if not (os.path.basename(folder) == "Lance_3B" and name == "model.safetensors")
+    ]
     return sum(os.path.getsize(path) for path in served)
 
 

@@ -26,8 +26,11 @@ class EmojiFont:
         self._bitmaps = font["CBDT"].strikeData[0]
 
     def characters(self):
-        return sorted(chr(code) for code, name in self._names.items()
-                      if name in self._bitmaps and code > 0xFF and not 0x1F1E6 <= code <= 0x1F1FF)
+        return sorted(
+            chr(code)
+            for code, name in self._names.items()
+            if name in self._bitmaps and code > 0xFF and not 0x1F1E6 <= code <= 0x1F1FF
+        )
 
     def glyph(self, character):
         """RGBA Image of 128 x 128; ValueError when the font lacks it."""
@@ -48,6 +51,7 @@ def resize(glyph, side):
 def unknown_names():
     """Names of emoji that are none of ours, for prompts about things the model does not know; needs PyPI's `emoji`."""
     import emoji
+
     known = set(words.NAMES) | {p for p in words.PLURALS if p}
     known_words = {word for name in known for word in name.split()}
     names = set()

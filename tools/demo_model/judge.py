@@ -36,7 +36,7 @@ class Verdict:
 def psnr(picture, ideal):
     """dB between two uint8 pictures of one shape."""
     error = ((picture.astype(numpy.float64) - ideal.astype(numpy.float64)) ** 2).mean()
-    return 99.0 if error == 0 else 10 * numpy.log10(255.0 ** 2 / error)
+    return 99.0 if error == 0 else 10 * numpy.log10(255.0**2 / error)
 
 
 def judge_picture(picture, scene, bank):
@@ -56,9 +56,13 @@ def judge_picture(picture, scene, bank):
     colours = numpy.array(list(words.BACKGROUNDS.values()), numpy.float32)
     nearest = ((colours - numpy.median(rest, axis=0)) ** 2).sum(1).argmin()
     stray = (numpy.abs(rest - asked).max(1) > STRAY_LEVELS).sum() / outside.size
-    return Verdict(objects=seen == [words.NAMES[item.index] for item in scene.items],
-                   background=list(words.BACKGROUNDS)[nearest] == scene.background, stray=float(stray),
-                   seen=tuple(seen), psnr=psnr(picture, bank.draw(scene)))
+    return Verdict(
+        objects=seen == [words.NAMES[item.index] for item in scene.items],
+        background=list(words.BACKGROUNDS)[nearest] == scene.background,
+        stray=float(stray),
+        seen=tuple(seen),
+        psnr=psnr(picture, bank.draw(scene)),
+    )
 
 
 def judge_answer(answer, right_answer):

@@ -14,21 +14,31 @@ import vision
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
-def dequantise(packed, scales, dtype=torch.float32):
-    """[out, in] of NVFP4 codes [out, in / 2] (low nibble = even column) and scales [out, in / 16]."""
+EXACT, BF16, TWO_LEVEL = "exact", "bf16", "two_level"  # what an engine multiplies with
+
+
+def dequantise(packed, scales, dtype=torch.float32, weights=EXACT):
+    """[out, in] of NVFP4 codes [out, in / 2] (low nibble = even column) and scales [out, in / 16].
+
+    weights: EXACT products; BF16: products rounded; TWO_LEVEL: scales as E4M3 times one factor, as tensor cores need.
+    """
     codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).long()
     values = torch.tensor(E2M1, dtype=dtype)[codes & 7] * (1 - 2 * (codes >> 3)).to(dtype)
-    return values * scales.to(dtype).repeat_interleave(16, dim=1)
+    if weights == TWO_LEVEL:
+        factor = scales.float().max() / 448
+        scales = (scales.float() / factor).to(torch.float8_e4m3fn).to(dtype) * factor.to(dtype)
+    product = values * scales.to(dtype).repeat_interleave(16, dim=1)
+    return product.to(torch.bfloat16).to(dtype) if weights == BF16 else product
 
 
-def trunk_tensors(path, dtype=torch.float32):
-    """Public names and tensors of a trunk file; quantised Linears are expanded exactly, from scales_bf16."""
+def trunk_tensors(path, dtype=torch.float32, weights=EXACT):
+    """Public names and tensors of a trunk file; quantised Linears are expanded from scales_bf16."""
     stored, _ = safetensors_file.load(path)
     tensors = {}
     for name, tensor in stored.items():
         if name.endswith(".qweight"):
-            base = name[:-len(".qweight")]
-            tensors[base + ".weight"] = dequantise(tensor, stored[base + ".scales_bf16"], dtype)
+            base = name[: -len(".qweight")]
+            tensors[base + ".weight"] = dequantise(tensor, stored[base + ".scales_bf16"], dtype, weights)
         elif not name.endswith((".scales_fp8", ".scales_bf16")) and name != "latent_pos_embed.pos_embed":
             tensors[name] = tensor.to(dtype)
     return tensors
@@ -39,9 +49,9 @@ def read_config(folder):
         return json.load(file)
 
 
-def load_trunk(path, config, dtype=torch.float32):
+def load_trunk(path, config, dtype=torch.float32, weights=EXACT):
     model = trunk.Trunk(config).to(dtype)
-    model.load_state_dict(trunk_tensors(path, dtype))
+    model.load_state_dict(trunk_tensors(path, dtype, weights))
     return model
 
 
@@ -102,14 +112,19 @@ class Parts:
         self.tokenizer, self.config = tokenizer, config
 
     @classmethod
-    def load(cls, folder, dtype=torch.float32, source=False):
+    def load(cls, folder, dtype=torch.float32, source=False, weights=EXACT):
         """From a model folder: its quantised trunk, or with `source` the file that it was made from."""
         part = "Lance_3B" if source else "Lance_3B-NVFP4"
         path = os.path.join(folder, part, "model.safetensors" if source else "nvfp4_state_dict.safetensors")
         config = read_config(os.path.join(folder, part))
         auto_path = os.path.join(folder, "Wan2.2_VAE.safetensors")
-        return cls(load_trunk(path, config, dtype), load_vision(os.path.join(folder, "Qwen2.5-VL-ViT"), dtype),
-                   load_autoencoder(auto_path, dtype), bpe.Tokenizer.load(os.path.join(folder, part)), config)
+        return cls(
+            load_trunk(path, config, dtype, weights),
+            load_vision(os.path.join(folder, "Qwen2.5-VL-ViT"), dtype),
+            load_autoencoder(auto_path, dtype),
+            bpe.Tokenizer.load(os.path.join(folder, part)),
+            config,
+        )
 
     def to(self, device):
         for model in (self.trunk, self.vision, self.autoencoder):

@@ -21,14 +21,19 @@ def write_png(path, pixels):
     """[height, width, 3] uint8."""
     height, width, _ = pixels.shape
     raw = bytes(pixels.flatten().tolist())
-    lines = b"".join(b"\0" + raw[row * width * 3:(row + 1) * width * 3] for row in range(height))
+    lines = b"".join(b"\0" + raw[row * width * 3 : (row + 1) * width * 3] for row in range(height))
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
-                   chunk(b"IDAT", zlib.compress(lines, 6)) + chunk(b"IEND", b""))
+        file.write(
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(lines, 6))
+            + chunk(b"IEND", b"")
+        )
 
 
 def to_bytes(pixels):
@@ -59,14 +64,24 @@ def write(trainer, path, log):
         source = draw([source for _, source, _ in edits])
         small = render.resize(source, 224, 224)
         features, grid = engine.see(small)
-        edited = engine.generate([text for text, _, _ in edits], noise[PROMPTS:], (16, 16), task="edit", features=features,
-                                 grid=grid, source=engine.encode(source * 2 - 1), **options)
+        edited = engine.generate(
+            [text for text, _, _ in edits],
+            noise[PROMPTS:],
+            (16, 16),
+            task="edit",
+            features=features,
+            grid=grid,
+            source=engine.encode(source * 2 - 1),
+            **options,
+        )
         drawn = engine.decode(torch.cat((latents, edited)).float(), (16, 16))
     ideal = draw([scene for _, scene in prompts] + [target for _, _, target in edits]) * 2 - 1
     error = (to_bytes(drawn).float() - to_bytes(ideal).float()).square().mean((1, 2, 3)).clamp_min(1e-3)
-    decibels = 10 * torch.log10(255.0 ** 2 / error)
-    log(f"preview {os.path.basename(path)}: {decibels[:PROMPTS].mean():.1f} dB to ideal pictures, "
-        f"{decibels[PROMPTS:].mean():.1f} dB to ideal edits")
+    decibels = 10 * torch.log10(255.0**2 / error)
+    log(
+        f"preview {os.path.basename(path)}: {decibels[:PROMPTS].mean():.1f} dB to ideal pictures, "
+        f"{decibels[PROMPTS:].mean():.1f} dB to ideal edits"
+    )
     rows = [to_bytes(part).cpu() for part in (ideal, drawn)]
     sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
     write_png(path, sheet[::2, ::2])

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Recomputes a model's end-to-end goldens in plain torch and compares, or writes new ones.
+"""Recomputes a model's end-to-end goldens in plain torch and compares (write_goldens.py writes new ones).
 
 Shares no code with the product: whole sequences with a mask instead of a KV cache, everything in fp64 (or --dtype
-float32), only tables rounded to bf16. Golden cases are read and written in the format of models/demo/golden.
+float32), only tables rounded to bf16. Cases are in the format of models/demo/golden.
 """
 
 import argparse
@@ -30,6 +30,7 @@ def read_picture(path):
     """[1, 3, H, W] in 0..255."""
     from PIL import Image
     import numpy
+
     return torch.from_numpy(numpy.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None].to(torch.float64)
 
 
@@ -37,6 +38,7 @@ def vision_pixels(path, size):
     """The vision stream's crop of a picture whose aspect is that of the bucket: Pillow's bicubic, as the product."""
     from PIL import Image
     import numpy
+
     picture = Image.open(path).convert("RGB").resize((size[1], size[0]), Image.BICUBIC)
     return torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)[None].to(torch.float64) / 255
 
@@ -57,7 +59,12 @@ class Case:
         return os.path.join(self.folder, self.name + ".source.png")
 
 
-def run_picture(engine, case):
+def case_names(folder):
+    """Cases of a folder, in order."""
+    return sorted(name[: -len(".safetensors")] for name in os.listdir(folder) if name.endswith(".safetensors"))
+
+
+def run_picture(engine, case, gains=None):
     """{quantity: value} of a text-to-image or edit case."""
     facts, results, extra = case.facts, {}, {}
     latent = tuple(facts["latent_grid"][1:])
@@ -77,8 +84,18 @@ def run_picture(engine, case):
     results["v_cond"] = velocity(first, 1.0)[0]
     results["v_uncond"] = velocity(first, 1.0, conditional=False)[0]
     trace = []
-    engine.generate([facts["prompt"]], noise, latent, steps=facts["steps"], shift=facts["shift"], guidance=facts["cfg"],
-                    task=task, trace=trace, **extra)
+    engine.generate(
+        [facts["prompt"]],
+        noise,
+        latent,
+        steps=facts["steps"],
+        shift=facts["shift"],
+        guidance=facts["cfg"],
+        task=task,
+        trace=trace,
+        gains=gains,
+        **extra,
+    )
     results["latents"] = torch.stack([first[0]] + [x[0] for x in trace])
     results["pixels"] = engine.decode(trace[-1], latent)[0]
     return results
@@ -89,9 +106,9 @@ def run_answer(engine, case):
     height, width = (14 * side for side in facts["vit_patch_grid"][1:])
     features, grid = engine.see(vision_pixels(case.source, (height, width)))
     count = case.tensors["fp64.logits"].shape[0]
-    answer = facts["answer_ids"]["fp64"][:count - 1]
+    answer = facts["answer_ids"]["fp64"][: count - 1]
     logits = engine.answer_logits([facts["prompt"]], features, grid, [answer])[0]
-    return {"vit_features": features[0], "logits": logits[:, :case.tensors["fp64.logits"].shape[1]]}
+    return {"vit_features": features[0], "logits": logits[:, : case.tensors["fp64.logits"].shape[1]]}
 
 
 def compare(case, results, tolerance):
@@ -103,7 +120,10 @@ def compare(case, results, tolerance):
             continue
         error = relative(value, reference)
         good &= error <= tolerance
-        print(f"{case.name:14} {quantity:15} {error:9.2e}  limit {tolerance:.0e}  {'ok' if error <= tolerance else 'FAILED'}", flush=True)
+        print(
+            f"{case.name:14} {quantity:15} {error:9.2e}  limit {tolerance:.0e}  {'ok' if error <= tolerance else 'FAILED'}",
+            flush=True,
+        )
     return good
 
 
@@ -117,19 +137,11 @@ def compare_picture(case, results):
     difference = (picture_of(results).int() - read_picture(case.picture)[0].permute(1, 2, 0).int()).abs()
     share = float((difference > 0).double().mean())
     good = int(difference.max()) <= 1 and share <= 1e-3
-    print(f"{case.name:14} {'picture':15} {share:9.2e}  limit 1e-03  {'ok' if good else 'FAILED'} (share of levels off by "
-          f"one; most {int(difference.max())})")
+    print(
+        f"{case.name:14} {'picture':15} {share:9.2e}  limit 1e-03  {'ok' if good else 'FAILED'} (share of levels off by "
+        f"one; most {int(difference.max())})"
+    )
     return good
-
-
-def update(case, results):
-    """Replaces the stored fp64 values of a case, and its picture."""
-    for quantity, value in results.items():
-        if quantity != "pixels":
-            case.tensors["fp64." + quantity] = value.to(torch.float32).cpu()
-    safetensors_file.save(os.path.join(case.folder, case.name + ".safetensors"), case.tensors)
-    if "pixels" in results:
-        preview.write_png(case.picture, picture_of(results))
 
 
 def main():
@@ -138,22 +150,17 @@ def main():
     parser.add_argument("--golden", help="folder of cases; default: MODEL_DIR/golden")
     parser.add_argument("--case", action="append", help="run only these; default: all")
     parser.add_argument("--dtype", choices=sorted(TOLERANCE), default="float64")
-    parser.add_argument("--update", action="store_true", help="write the fp64 values instead of comparing")
     arguments = parser.parse_args()
     folder = arguments.golden or os.path.join(arguments.model_dir, "golden")
     engine = sampler.Engine(Parts.load(arguments.model_dir, getattr(torch, arguments.dtype)))
-    names = arguments.case or sorted(name[:-len(".safetensors")] for name in os.listdir(folder)
-                                     if name.endswith(".safetensors"))
+    names = arguments.case or case_names(folder)
     good = True
     for name in names:
         case = Case(folder, name)
         results = run_answer(engine, case) if case.facts["task"] == "x2t_image" else run_picture(engine, case)
-        if arguments.update:
-            update(case, results)
-        else:
-            good &= compare(case, results, TOLERANCE[arguments.dtype])
-            if "pixels" in results:
-                good &= compare_picture(case, results)
+        good &= compare(case, results, TOLERANCE[arguments.dtype])
+        if "pixels" in results:
+            good &= compare_picture(case, results)
     return 0 if good else 1
 
 

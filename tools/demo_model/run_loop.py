@@ -29,8 +29,14 @@ class StaticBatch:
 
 
 def loader_of(stream, workers, device):
-    return torch.utils.data.DataLoader(stream, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda",
-                                       prefetch_factor=4 if workers else None, persistent_workers=workers > 0)
+    return torch.utils.data.DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+        persistent_workers=workers > 0,
+    )
 
 
 def capture(step, device, eager=False, warm_ups=3):
@@ -53,6 +59,7 @@ def capture(step, device, eager=False, warm_ups=3):
     def replay():
         graph.replay()
         return result
+
     return replay
 
 

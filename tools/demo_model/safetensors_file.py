@@ -7,8 +7,15 @@ import struct
 
 import torch
 
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-          "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8}
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 _MAX_HEADER = 100 << 20  # bytes, the format's own limit
 
@@ -21,8 +28,11 @@ def save(path, tensors, metadata=None):
     ordered = [(name, tensors[name].detach().cpu().contiguous()) for name in sorted(tensors)]
     for name, tensor in ordered:
         size = tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape),
-                        "data_offsets": [offset, offset + size]}
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

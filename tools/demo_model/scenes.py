@@ -51,21 +51,30 @@ def pair_is_held_out(index, place_or_background):
 
 
 def is_held_out(scene):
-    return any(pair_is_held_out(item.index, item.place) or pair_is_held_out(item.index, scene.background)
-               for item in scene.items)
+    return any(
+        pair_is_held_out(item.index, item.place) or pair_is_held_out(item.index, scene.background)
+        for item in scene.items
+    )
 
 
 @functools.lru_cache(maxsize=None)
 def place_sets(count, height, width):
     """All sets of `count` places whose sprites do not overlap."""
-    return [places for places in itertools.combinations(words.PLACES, count)
-            if not any(words.places_clash(a, b, height, width) for a, b in itertools.combinations(places, 2))]
+    return [
+        places
+        for places in itertools.combinations(words.PLACES, count)
+        if not any(words.places_clash(a, b, height, width) for a, b in itertools.combinations(places, 2))
+    ]
 
 
 def default_places(count):
     """Where objects go when nobody says: centre; left and right; two on top and one below; the corners."""
-    return (("centre",), ("left", "right"), ("top left", "top right", "bottom"),
-            ("top left", "top right", "bottom left", "bottom right"))[count - 1]
+    return (
+        ("centre",),
+        ("left", "right"),
+        ("top left", "top right", "bottom"),
+        ("top left", "top right", "bottom left", "bottom right"),
+    )[count - 1]
 
 
 class SceneSampler:
@@ -108,7 +117,9 @@ class SceneSampler:
             places = list(self.rng.choice(place_sets(number, height, width)))
             self.rng.shuffle(places)
             large = number == 1 and places[0] == "centre" and self.rng.random() < self.LARGE_SHARE
-            if number == 1 and not large and self.rng.random() < 0.4:  # else 4 in 9 lone objects would hardly be large
+            if (
+                number == 1 and not large and self.rng.random() < 0.4
+            ):  # else 4 in 9 lone objects would hardly be large
                 places, large = ["centre"], self.rng.random() < 0.75
             items = [Item(index, place, large) for index, place in zip(indices, places)]
             scene = make_scene(self.background(), items, height, width)

@@ -29,7 +29,13 @@ class Template:
     """
 
     def __init__(self, pre, markers, texts, latent=None, vision=None, condition=False):
-        self.pre, self.markers, self.latent, self.vision, self.condition = list(pre), markers, latent, vision, condition
+        self.pre, self.markers, self.latent, self.vision, self.condition = (
+            list(pre),
+            markers,
+            latent,
+            vision,
+            condition,
+        )
         self.texts = []  # ranges of the text slots
         self.blocks = []
         self.vision_rows = range(0)
@@ -71,8 +77,9 @@ class Template:
             tokens += [0] * length
             depends += [0] * length
             self.texts.append(range(und, und + length))
-            self.blocks.append(Block("text", range(und, und + length), range(0), True,
-                                     group=number + 1 if len(texts) > 1 else 0))
+            self.blocks.append(
+                Block("text", range(und, und + length), range(0), True, group=number + 1 if len(texts) > 1 else 0)
+            )
             und += length
         if latent:
             count = latent[0] * latent[1]
@@ -110,7 +117,11 @@ class Template:
         group = torch.tensor([one.group for one in self.blocks])[block]
         same = block[:, None] == block[None]
         earlier = order[None] < order[:, None]
-        allowed = (earlier & ~same) | (same & ~causal[:, None]) | (same & causal[:, None] & (earlier | torch.eye(rows, dtype=torch.bool)))
+        allowed = (
+            (earlier & ~same)
+            | (same & ~causal[:, None])
+            | (same & causal[:, None] & (earlier | torch.eye(rows, dtype=torch.bool)))
+        )
         allowed &= ~noise[None] | same
         return allowed & ((group[None] == 0) | (group[None] == group[:, None]))
 
@@ -123,7 +134,7 @@ class Template:
         """[batch, und] ids of [batch, slot] ids per text slot."""
         tokens = self.tokens.repeat(texts[0].shape[0], 1)
         for rows, text in zip(self.texts, texts):
-            tokens[:, rows.start:rows.stop] = text
+            tokens[:, rows.start : rows.stop] = text
         return tokens
 
     def positions(self, caption_lengths, post):
@@ -134,8 +145,12 @@ class Template:
     def bias(self, valid, dtype):
         """[batch, 1, rows, rows] additive mask; valid [batch, und] says which text rows exist. Every row sees itself."""
         keys = torch.cat((valid, valid.new_ones(valid.shape[0], self.gen)), dim=1)
-        allowed = (self.mask[None] & keys[:, None]) | torch.eye(self.und + self.gen, dtype=torch.bool, device=valid.device)
-        return torch.zeros(allowed.shape, dtype=dtype, device=valid.device).masked_fill(~allowed, float("-inf"))[:, None]
+        allowed = (self.mask[None] & keys[:, None]) | torch.eye(
+            self.und + self.gen, dtype=torch.bool, device=valid.device
+        )
+        return torch.zeros(allowed.shape, dtype=dtype, device=valid.device).masked_fill(~allowed, float("-inf"))[
+            :, None
+        ]
 
     def valid(self, lengths, dropped_lengths=None):
         """[batch, und] from [batch] lengths per text slot; the first dropped_lengths rows of the first slot are hidden."""
@@ -146,7 +161,7 @@ class Template:
             keep = index < length[:, None]
             if number == 0 and dropped_lengths is not None:
                 keep &= index >= dropped_lengths[:, None]
-            valid[:, rows.start:rows.stop] = keep
+            valid[:, rows.start : rows.stop] = keep
         return valid
 
 

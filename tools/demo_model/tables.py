@@ -65,6 +65,7 @@ def time_features(t, dtype=torch.float32):
 def patch_rotary(rows, columns, dtype=torch.float32):
     """cos, sin [n, 40] of patch coordinates [n], for vision heads of 80; frequencies, angles and results in bf16."""
     frequencies = (10000.0 ** (-torch.arange(20, dtype=torch.float64) / 20)).to(torch.bfloat16)
-    angles = torch.cat((rows.to(torch.bfloat16)[:, None] * frequencies,
-                        columns.to(torch.bfloat16)[:, None] * frequencies), dim=1).to(torch.float32)
+    angles = torch.cat(
+        (rows.to(torch.bfloat16)[:, None] * frequencies, columns.to(torch.bfloat16)[:, None] * frequencies), dim=1
+    ).to(torch.float32)
     return bf16_rounded(angles.cos()).to(dtype), bf16_rounded(angles.sin()).to(dtype)

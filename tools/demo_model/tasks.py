@@ -6,17 +6,39 @@ import words
 from captions import join_list, spoken_colour, spoken_place
 from scenes import Item, place_sets
 
-EDIT_KINDS = (("replace", 0.27), ("background", 0.17), ("remove", 0.17), ("move", 0.15), ("add", 0.13), ("swap", 0.11))
-QUESTION_KINDS = (("describe", 0.22), ("what", 0.14), ("colour", 0.05), ("count", 0.06), ("exist", 0.24),
-                  ("where", 0.29))
+EDIT_KINDS = (
+    ("replace", 0.27),
+    ("background", 0.17),
+    ("remove", 0.17),
+    ("move", 0.15),
+    ("add", 0.13),
+    ("swap", 0.11),
+)
+QUESTION_KINDS = (
+    ("describe", 0.22),
+    ("what", 0.14),
+    ("colour", 0.05),
+    ("count", 0.06),
+    ("exist", 0.24),
+    ("where", 0.29),
+)
 # Training asks three questions about a picture: descriptions come first only, and make up half of these.
 FIRST_QUESTION_KINDS = (("describe", 0.50),) + tuple((name, share * 0.64) for name, share in QUESTION_KINDS[1:])
 SHORT_QUESTION_KINDS = QUESTION_KINDS[1:]
 
-_REPLACE = ("replace the {a} with {b}", "replace the {a} by {b}", "change the {a} to {b}", "turn the {a} into {b}",
-            "change the {a} into {b}")
-_BACKGROUND = ("make the background {c}", "set the background to {c}", "change the background to {c}",
-               "turn the background {c}")
+_REPLACE = (
+    "replace the {a} with {b}",
+    "replace the {a} by {b}",
+    "change the {a} to {b}",
+    "turn the {a} into {b}",
+    "change the {a} into {b}",
+)
+_BACKGROUND = (
+    "make the background {c}",
+    "set the background to {c}",
+    "change the background to {c}",
+    "turn the background {c}",
+)
 _REMOVE = ("remove the {a}", "delete the {a}", "erase the {a}", "take away the {a}")
 _MOVE = ("move the {a} to the {p}", "put the {a} {q}")
 _ADD = ("add {b} {p}", "put {b} {p}", "draw {b} {p}")
@@ -97,8 +119,10 @@ def _edit(kind, scene, sampler):
         return text, scene.with_items(rest + [Item(fresh, item.place, item.large)])
     if kind == "background":
         colour = rng.choice([c for c in words.BACKGROUNDS if c != scene.background])
-        return (rng.choice(_BACKGROUND).format(c=spoken_colour(colour, rng)),
-                dataclasses.replace(scene, background=colour))
+        return (
+            rng.choice(_BACKGROUND).format(c=spoken_colour(colour, rng)),
+            dataclasses.replace(scene, background=colour),
+        )
     if kind == "remove":
         return rng.choice(_REMOVE).format(a=name), scene.with_items(rest)
     if kind == "move":
@@ -109,7 +133,8 @@ def _edit(kind, scene, sampler):
         said = place if place != "centre" else rng.choice(("centre", "center", "middle"))
         said += " corner" if " " in place and rng.random() < 0.2 else ""
         return rng.choice(_MOVE).format(a=name, p=said, q=spoken_place(place, rng)), scene.with_items(
-            rest + [Item(item.index, place)])
+            rest + [Item(item.index, place)]
+        )
     if kind == "add":
         places = _free_places(scene)
         if any(other.large for other in scene.items) or not places:
@@ -151,16 +176,30 @@ def sample_question(sampler, scene, kinds=QUESTION_KINDS, kind=None):
     if wanted == "where" and not _unique(scene):
         wanted = "what"
     if wanted == "describe":
-        text = rng.choice(("Describe the image.", "Describe this image.", "Describe the picture.",
-                           "What is in the picture?", "What is in the image?", "What do you see?"))
+        text = rng.choice(
+            (
+                "Describe the image.",
+                "Describe this image.",
+                "Describe the picture.",
+                "What is in the picture?",
+                "What is in the image?",
+                "What do you see?",
+            )
+        )
         return wanted, _case(text, rng), describe_answer(scene)
     if wanted == "colour":
         colour = rng.choice(("colour", "color"))
         text = rng.choice((f"What {colour} is the background?", f"What is the {colour} of the background?"))
         return wanted, _case(text, rng), scene.background
     if wanted == "count":
-        text = rng.choice(("How many objects are there?", "How many objects are in the image?",
-                           "How many things are in the picture?", "How many objects do you see?"))
+        text = rng.choice(
+            (
+                "How many objects are there?",
+                "How many objects are in the image?",
+                "How many things are in the picture?",
+                "How many objects do you see?",
+            )
+        )
         return wanted, _case(text, rng), words.NUMBERS[len(scene.items)]
     if wanted == "exist":
         present = sorted({item.index for item in scene.items if item.known})

@@ -78,10 +78,14 @@ class Trainer:
         count = sum(group[1] for group in self.groups)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda, cache_enabled=False):
             for name, size, height, width in self.groups:
-                pixels = self.renderer.draw(batch[name + ".background"], batch[name + ".items"], height, width) * 2 - 1
+                pixels = (
+                    self.renderer.draw(batch[name + ".background"], batch[name + ".items"], height, width) * 2 - 1
+                )
                 pixels = pixels.contiguous(memory_format=torch.channels_last) if self.cuda else pixels
                 deviation = NOISE * torch.rand(size, 1, 1, 1, device=self.device)
-                noise = deviation * torch.randn(size, autoencoder.CHANNELS, height // 16, width // 16, device=self.device)
+                noise = deviation * torch.randn(
+                    size, autoencoder.CHANNELS, height // 16, width // 16, device=self.device
+                )
                 output, raw = self.forward(pixels, noise)
                 absolute, square = (output - pixels).abs().mean(), F.mse_loss(output, pixels)
                 edges = ((output - pixels).diff(dim=2).abs().mean() + (output - pixels).diff(dim=3).abs().mean()) / 2
@@ -101,8 +105,12 @@ class Trainer:
         self.average_rate.fill_(0.01 if progress < 0.7 else 0.004)
 
     def state(self):
-        return (list(self.named.values()) + list(self.average.values()) + self.adam.state() +
-                [self.latent_mean, self.latent_variance])
+        return (
+            list(self.named.values())
+            + list(self.average.values())
+            + self.adam.state()
+            + [self.latent_mean, self.latent_variance]
+        )
 
     @torch.no_grad()
     def folded(self):
@@ -126,7 +134,9 @@ class Trainer:
     @torch.no_grad()
     def judge(self, batch, path, log):
         """PSNR of the exported weights on a batch, without noise and with 0.2; writes originals above copies."""
-        model = autoencoder.Autoencoder(self.model.encoder.conv1.out_channels, self.model.decoder.conv1.out_channels // 4)
+        model = autoencoder.Autoencoder(
+            self.model.encoder.conv1.out_channels, self.model.decoder.conv1.out_channels // 4
+        )
         model = model.to(self.device)
         model.load_state_dict({name: value.float() for name, value in self.folded().items()})
         name, _, height, width = self.groups[0]
@@ -137,9 +147,11 @@ class Trainer:
         for noise in (0.0, 0.2):
             copy = model.decode(latents + noise * torch.randn_like(latents))
             error = (preview.to_bytes(copy).float() - preview.to_bytes(pixels).float()).square().mean((1, 2, 3))
-            figures.append(float((10 * torch.log10(255.0 ** 2 / error.clamp_min(1e-3))).mean()))
-        log(f"preview {os.path.basename(path)}: {figures[0]:.1f} dB, {figures[1]:.1f} dB with noise 0.2; latents' "
-            f"deviation {float(latents.std()):.2f}")
+            figures.append(float((10 * torch.log10(255.0**2 / error.clamp_min(1e-3))).mean()))
+        log(
+            f"preview {os.path.basename(path)}: {figures[0]:.1f} dB, {figures[1]:.1f} dB with noise 0.2; latents' "
+            f"deviation {float(latents.std()):.2f}"
+        )
         rows = [torch.cat(list(preview.to_bytes(x[:6]).cpu()), dim=1) for x in (pixels, copy)]
         preview.write_png(path, torch.cat(rows, dim=0)[::2, ::2])
         return figures[0]
@@ -172,9 +184,13 @@ def train(arguments):
     log = run_loop.Log(os.path.join(arguments.work, "autoencoder.log"))
     checkpoint_path = os.path.join(arguments.work, "autoencoder.ckpt")
     checkpoint = run_loop.load_checkpoint(checkpoint_path, device)
-    plan = run_loop.Plan(arguments.planned_minutes * 60, arguments.minutes, max_steps=arguments.max_steps,
-                         trained_seconds=checkpoint["seconds"] if checkpoint else 0.0,
-                         steps=checkpoint["steps"] if checkpoint else 0)
+    plan = run_loop.Plan(
+        arguments.planned_minutes * 60,
+        arguments.minutes,
+        max_steps=arguments.max_steps,
+        trained_seconds=checkpoint["seconds"] if checkpoint else 0.0,
+        steps=checkpoint["steps"] if checkpoint else 0,
+    )
     stream = batches.AutoencoderStream(trainer.atlas.nameless, trainer.groups, arguments.seed * 100003 + plan.steps)
     data = run_loop.StaticBatch(run_loop.loader_of(stream, arguments.workers, device), device)
     trainer.set_rates(0.0)
@@ -187,7 +203,9 @@ def train(arguments):
     pictures = sum(group[1] for group in trainer.groups)
 
     def store():
-        run_loop.save_checkpoint(checkpoint_path, {"state": trainer.state(), "seconds": plan.trained, "steps": plan.steps})
+        run_loop.save_checkpoint(
+            checkpoint_path, {"state": trainer.state(), "seconds": plan.trained, "steps": plan.steps}
+        )
 
     while plan.go_on():
         trainer.set_rates(plan.progress)
@@ -198,12 +216,18 @@ def train(arguments):
         if plan.steps % 50 == 0 or plan.steps < 4 or arguments.max_steps:
             values = torch.stack(recent).mean(0).tolist()
             recent = []
-            log(f"step {plan.steps} {plan.trained:.0f} s  L1 {values[0]:.4f} mean square {values[1]:.5f} norm {values[2]:.2f}  "
-                f"{(plan.steps - before) * pictures / plan.here:.0f} pictures/s, {data.wait_seconds:.1f} s waiting")
+            log(
+                f"step {plan.steps} {plan.trained:.0f} s  L1 {values[0]:.4f} mean square {values[1]:.5f} norm {values[2]:.2f}  "
+                f"{(plan.steps - before) * pictures / plan.here:.0f} pictures/s, {data.wait_seconds:.1f} s waiting"
+            )
             if values[0] != values[0]:
                 raise FloatingPointError(f"losses are not numbers at step {plan.steps}")
         if arguments.preview_seconds and plan.here - previewed > arguments.preview_seconds:
-            trainer.judge(data.tensors, os.path.join(arguments.work, "previews", f"autoencoder_{int(plan.trained):05d}.png"), log)
+            trainer.judge(
+                data.tensors,
+                os.path.join(arguments.work, "previews", f"autoencoder_{int(plan.trained):05d}.png"),
+                log,
+            )
             store()
             previewed = plan.here
     if device.type == "cuda":

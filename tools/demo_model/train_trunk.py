@@ -112,13 +112,19 @@ class Trainer:
             "square": Template(prefixes["generate"], markers, [slots.generate], latent=(16, 16)).to(device),
             "wide": Template(prefixes["generate"], markers, [slots.generate], latent=(16, 24)).to(device),
             "tall": Template(prefixes["generate"], markers, [slots.generate], latent=(24, 16)).to(device),
-            "edit": Template(prefixes["edit"], markers, [slots.edit], latent=(16, 16), vision=cells,
-                             condition=True).to(device),
-            "question": Template(prefixes["answer"], markers,
-                                 [slots.long_answer, slots.short_answer, slots.short_answer], vision=cells).to(device)}
+            "edit": Template(
+                prefixes["edit"], markers, [slots.edit], latent=(16, 16), vision=cells, condition=True
+            ).to(device),
+            "question": Template(
+                prefixes["answer"], markers, [slots.long_answer, slots.short_answer, slots.short_answer], vision=cells
+            ).to(device),
+        }
         hidden = self.config["hidden_size"]
-        self.latent_tables = {name: tables.latent_positions(*template.latent, hidden).to(device)
-                              for name, template in self.templates.items() if template.latent}
+        self.latent_tables = {
+            name: tables.latent_positions(*template.latent, hidden).to(device)
+            for name, template in self.templates.items()
+            if template.latent
+        }
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda, cache_enabled=False)
@@ -173,7 +179,7 @@ class Trainer:
         if self.cuda:
             und, gen = und.to(torch.bfloat16), gen.to(torch.bfloat16)
         _, out = self.networks.trunk(und, gen, *rotary, bias)
-        predicted = self.networks.trunk.velocity(out[:, template.target.start:])
+        predicted = self.networks.trunk.velocity(out[:, template.target.start :])
         return F.mse_loss(predicted.float(), velocity)
 
     def generation_loss(self, batch):
@@ -206,7 +212,7 @@ class Trainer:
         und, rotary, bias = self._prompt_rows(template, batch, "edit")
         rows = template.vision_rows
         features = self._features(source).to(und.dtype)
-        und = torch.cat((und[:, :rows.start], features, und[:, rows.stop:]), dim=1)
+        und = torch.cat((und[:, : rows.start], features, und[:, rows.stop :]), dim=1)
         return self._velocity_loss(template, und, gen, rotary, bias, velocity)
 
     def question_losses(self, batch):
@@ -214,20 +220,21 @@ class Trainer:
         template = self.templates["question"]
         pixels = self._see_again(self._draw(batch, "question"))
         features = self._features(pixels)
-        seen = F.cross_entropy(self.networks.seen(features).float().flatten(0, 1),
-                               self._seen_labels(batch["question.items"]).flatten())
+        seen = F.cross_entropy(
+            self.networks.seen(features).float().flatten(0, 1), self._seen_labels(batch["question.items"]).flatten()
+        )
         texts = [batch[f"question.text{number}"].long() for number in range(3)]
         lengths = [batch[f"question.length{number}"].long() for number in range(3)]
         labels = torch.cat([batch[f"question.labels{number}"].long() for number in range(3)], dim=1)
         und = self.networks.trunk.embed(template.place_tokens(texts))
         rows = template.vision_rows
-        und = torch.cat((und[:, :rows.start], features.to(und.dtype), und[:, rows.stop:]), dim=1)
+        und = torch.cat((und[:, : rows.start], features.to(und.dtype), und[:, rows.stop :]), dim=1)
         und = und.to(torch.bfloat16) if self.cuda else und
         bias = template.bias(template.valid(lengths), torch.bfloat16 if self.cuda else torch.float32)
         cos, sin = tables.rotary(template.base[None])
         batch_size = und.shape[0]
         out, _ = self.networks.trunk(und, None, cos.expand(batch_size, -1, -1), sin.expand(batch_size, -1, -1), bias)
-        logits = self.networks.trunk.logits(out[:, template.texts[0].start:])
+        logits = self.networks.trunk.logits(out[:, template.texts[0].start :])
         return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100), seen
 
     def _seen_labels(self, items):
@@ -237,8 +244,11 @@ class Trainer:
         centre = (torch.arange(cells, device=items.device) + 0.5) * 256 / cells
         sprite, x, y, large = (items[:, :, part][:, :, None, None] for part in range(4))
         half = torch.where(large > 0, words.LARGE // 2 - 24, words.SMALL // 2 - 12)
-        covered = ((sprite >= 0) & ((centre[None, None, :, None] - y).abs() < half) &
-                   ((centre[None, None, None] - x).abs() < half))
+        covered = (
+            (sprite >= 0)
+            & ((centre[None, None, :, None] - y).abs() < half)
+            & ((centre[None, None, None] - x).abs() < half)
+        )
         bare = len(words.OBJECTS) + 1
         label = torch.where(covered, sprite.clamp(max=bare - 1), -1).amax(1)
         return torch.where(label < 0, bare, label).flatten(1)
@@ -279,7 +289,9 @@ class Trainer:
         return networks.requires_grad_(False)
 
     def export(self, path):
-        safetensors_file.save(path, {name: value for name, value in self.average.items() if not name.startswith("seen")})
+        safetensors_file.save(
+            path, {name: value for name, value in self.average.items() if not name.startswith("seen")}
+        )
 
 
 def add_arguments(parser):
@@ -292,7 +304,9 @@ def add_arguments(parser):
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--eager", action="store_true", help="launch every kernel instead of replaying a CUDA graph")
-    parser.add_argument("--compile", action="store_true", help="torch.compile for the trunk's layers (about a minute)")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile for the trunk's layers (about a minute)"
+    )
     parser.add_argument("--square", type=int, default=sizes.square)
     parser.add_argument("--wide", type=int, default=sizes.wide)
     parser.add_argument("--edits", type=int, default=sizes.edits)
@@ -311,11 +325,21 @@ def train(arguments):
     log = run_loop.Log(os.path.join(arguments.work, "trunk.log"))
     checkpoint_path = os.path.join(arguments.work, "trunk.ckpt")
     checkpoint = run_loop.load_checkpoint(checkpoint_path, device)
-    plan = run_loop.Plan(arguments.planned_minutes * 60, arguments.minutes, max_steps=arguments.max_steps,
-                         trained_seconds=checkpoint["seconds"] if checkpoint else 0.0,
-                         steps=checkpoint["steps"] if checkpoint else 0)
-    stream = batches.BatchStream(trainer.tokenizer, trainer.atlas.nameless, trainer.atlas.unknown_names, trainer.sizes,
-                                 trainer.slots, arguments.seed * 100003 + plan.steps)
+    plan = run_loop.Plan(
+        arguments.planned_minutes * 60,
+        arguments.minutes,
+        max_steps=arguments.max_steps,
+        trained_seconds=checkpoint["seconds"] if checkpoint else 0.0,
+        steps=checkpoint["steps"] if checkpoint else 0,
+    )
+    stream = batches.BatchStream(
+        trainer.tokenizer,
+        trainer.atlas.nameless,
+        trainer.atlas.unknown_names,
+        trainer.sizes,
+        trainer.slots,
+        arguments.seed * 100003 + plan.steps,
+    )
     data = run_loop.StaticBatch(run_loop.loader_of(stream, arguments.workers, device), device)
     trainer.set_rates(0.0)
     step = run_loop.capture(lambda: trainer.step(data.tensors), device, arguments.eager)
@@ -333,19 +357,24 @@ def train(arguments):
         if plan.steps % 50 == 0 or plan.steps < 4 or arguments.max_steps:
             values = torch.stack(recent).mean(0).tolist()
             recent = []
-            log(f"step {plan.steps} {plan.trained:.0f} s  picture {values[0]:.3f} edit {values[1]:.3f} text {values[2]:.3f} "
+            log(
+                f"step {plan.steps} {plan.trained:.0f} s  picture {values[0]:.3f} edit {values[1]:.3f} text {values[2]:.3f} "
                 f"seen {values[3]:.3f} norm {values[4]:.2f}  {1e3 * plan.here / (plan.steps - shown):.0f} ms a step, "
-                f"{1e3 * data.wait_seconds / (plan.steps - shown):.1f} ms waiting for batches")
+                f"{1e3 * data.wait_seconds / (plan.steps - shown):.1f} ms waiting for batches"
+            )
             if values[0] != values[0]:
                 raise FloatingPointError(f"losses are not numbers at step {plan.steps}")
         if arguments.preview_seconds and plan.here - previewed > arguments.preview_seconds:
             preview.write(trainer, os.path.join(arguments.work, "previews", f"{int(plan.trained):05d}.png"), log)
-            run_loop.save_checkpoint(checkpoint_path, {"state": trainer.state(), "seconds": plan.trained,
-                                                       "steps": plan.steps})
+            run_loop.save_checkpoint(
+                checkpoint_path, {"state": trainer.state(), "seconds": plan.trained, "steps": plan.steps}
+            )
             previewed = plan.here
     if device.type == "cuda":
         torch.cuda.synchronize()
-    run_loop.save_checkpoint(checkpoint_path, {"state": trainer.state(), "seconds": plan.trained, "steps": plan.steps})
+    run_loop.save_checkpoint(
+        checkpoint_path, {"state": trainer.state(), "seconds": plan.trained, "steps": plan.steps}
+    )
     trainer.export(os.path.join(arguments.work, "trunk.safetensors"))
     return run_loop.exit_status(plan)
 

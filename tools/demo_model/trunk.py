@@ -22,7 +22,8 @@ class RmsNorm(nn.Module):
     def forward(self, x):
         wide = x if x.dtype == torch.float64 else x.float()
         y = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPSILON)
-        return (y * self.weight.to(wide.dtype)).to(x.dtype)
+        # Rounded before the weight and after it, as the public code does.
+        return (y.to(x.dtype).to(wide.dtype) * self.weight.to(wide.dtype)).to(x.dtype)
 
 
 class Mlp(nn.Module):

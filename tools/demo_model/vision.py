@@ -21,8 +21,11 @@ def window_order(rows, columns):
     order, lengths = [], []
     for top in range(0, rows, WINDOW):
         for left in range(0, columns, WINDOW):
-            cells = [y * columns + x for y in range(top, min(top + WINDOW, rows))
-                     for x in range(left, min(left + WINDOW, columns))]
+            cells = [
+                y * columns + x
+                for y in range(top, min(top + WINDOW, rows))
+                for x in range(left, min(left + WINDOW, columns))
+            ]
             order += cells
             lengths.append(4 * len(cells))
     return order, lengths
@@ -66,7 +69,9 @@ class _Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = (tables.apply_rotary(part, cos, sin).to(v.dtype) for part in (q, k))
         if len(set(lengths)) == 1:  # equal windows become a batch
-            split = [part.unflatten(2, (len(lengths), lengths[0])).transpose(1, 2).flatten(0, 1) for part in (q, k, v)]
+            split = [
+                part.unflatten(2, (len(lengths), lengths[0])).transpose(1, 2).flatten(0, 1) for part in (q, k, v)
+            ]
             y = F.scaled_dot_product_attention(*split)
             y = y.unflatten(0, (x.shape[0], len(lengths))).transpose(1, 2).flatten(2, 3)
         else:

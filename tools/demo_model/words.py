@@ -8,16 +8,44 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # Sprites are centred at 64 / 128 / 192 px from the edges of a 256-px side, so that every place has the same phase on
 # the 16-px latent grid. On a side of 384 px the outer places keep their distance from the edges.
 PLACES = ("left", "right", "top", "bottom", "centre", "top left", "top right", "bottom left", "bottom right")
-_COLUMN = {"left": 0, "right": 2, "top": 1, "bottom": 1, "centre": 1, "top left": 0, "top right": 2, "bottom left": 0,
-           "bottom right": 2}
-_ROW = {"left": 1, "right": 1, "top": 0, "bottom": 2, "centre": 1, "top left": 0, "top right": 0, "bottom left": 2,
-        "bottom right": 2}
+_COLUMN = {
+    "left": 0,
+    "right": 2,
+    "top": 1,
+    "bottom": 1,
+    "centre": 1,
+    "top left": 0,
+    "top right": 2,
+    "bottom left": 0,
+    "bottom right": 2,
+}
+_ROW = {
+    "left": 1,
+    "right": 1,
+    "top": 0,
+    "bottom": 2,
+    "centre": 1,
+    "top left": 0,
+    "top right": 0,
+    "bottom left": 2,
+    "bottom right": 2,
+}
 
 BACKGROUNDS = {
-    "white": (255, 255, 255), "black": (28, 28, 30), "grey": (150, 150, 152), "red": (216, 62, 62),
-    "orange": (244, 150, 54), "yellow": (250, 222, 84), "green": (78, 176, 92), "light green": (184, 230, 164),
-    "blue": (58, 104, 214), "light blue": (172, 214, 246), "purple": (146, 88, 198), "pink": (250, 172, 204),
-    "brown": (138, 94, 60)}
+    "white": (255, 255, 255),
+    "black": (28, 28, 30),
+    "grey": (150, 150, 152),
+    "red": (216, 62, 62),
+    "orange": (244, 150, 54),
+    "yellow": (250, 222, 84),
+    "green": (78, 176, 92),
+    "light green": (184, 230, 164),
+    "blue": (58, 104, 214),
+    "light blue": (172, 214, 246),
+    "purple": (146, 88, 198),
+    "pink": (250, 172, 204),
+    "brown": (138, 94, 60),
+}
 NUMBERS = ("no", "one", "two", "three", "four")
 
 SMALL = 112  # px, the side of a sprite
