@@ -1,6 +1,7 @@
 #include "bench/guard_overhead.h"
 
 #include <httplib.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -47,17 +48,49 @@ class StepTimes final : public GenerationObserver {
   int last_step_ = 0;
 };
 
-absl::StatusOr<double> StepMilliseconds(GenerationClient& client, const GuardOverheadOptions& options,
-                                        int round, bool traced) {
+// Of all their threads, also of those that are gone.
+absl::StatusOr<absl::Duration> ProcessorTime(const std::vector<pid_t>& pids) {
+  absl::Duration sum;
+  for (const pid_t pid : pids) {
+    clockid_t clock = 0;
+    timespec time{};
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+      return absl::NotFoundError(absl::StrCat("no process ", pid));
+    }
+    sum += absl::DurationFromTimespec(time);
+  }
+  return sum;
+}
+
+// Milliseconds of a step.
+struct StepCost {
+  double processor = 0;
+  double wall = 0;
+};
+
+absl::StatusOr<StepCost> CostOfAStep(GenerationClient& client, const std::vector<pid_t>& pids,
+                                     const GuardOverheadOptions& options, int round, bool traced) {
   GenerationRequest request;
   request.prompt = "a red apple next to a cup of coffee";
   request.size = {options.side, options.side};
   request.num_steps = options.steps;
   request.seed = static_cast<uint64_t>(round);
-  if (traced) request.traceparent = absl::StrCat("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  if (traced) request.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
   StepTimes times;
+  LANCET_ASSIGN_OR_RETURN(const absl::Duration before, ProcessorTime(pids));
   LANCET_RETURN_IF_ERROR(client.Generate(request, &times, nullptr).status());
-  return times.MillisecondsAStep();
+  LANCET_ASSIGN_OR_RETURN(const absl::Duration after, ProcessorTime(pids));
+  StepCost cost;
+  cost.processor = absl::ToDoubleMilliseconds(after - before) / options.steps;
+  LANCET_ASSIGN_OR_RETURN(cost.wall, times.MillisecondsAStep());
+  return cost;
+}
+
+GuardCost Compare(const std::vector<double>& plain, const std::vector<double>& guarded) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < plain.size(); ++i) ratios.push_back(guarded[i] / plain[i]);
+  return {Quantile(plain, 0.5), Quantile(guarded, 0.5), Quantile(ratios, 0.5), Quantile(ratios, 0.25),
+          Quantile(ratios, 0.75)};
 }
 
 // Asks for metrics as long as it lives.
@@ -91,30 +124,27 @@ absl::StatusOr<GuardOverhead> MeasureGuardOverhead(const GuardOverheadOptions& o
                           GenerationClient::Create(options.plain));
   LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<GenerationClient> guarded,
                           GenerationClient::Create(options.guarded));
-  std::vector<double> plain_ms, guarded_ms, ratios;
+  std::vector<double> processor[2], wall[2];  // without, with
   // The first round warms both up and does not count.
   for (int round = 0; round <= options.rounds; ++round) {
-    double a = 0;
-    double b = 0;
     // Who goes first changes, as the machine's clock may drift within a round.
     for (const bool with_guards : {round % 2 == 0, round % 2 != 0}) {
+      StepCost cost;
       if (with_guards) {
         Scraper scraper(metrics);
-        LANCET_ASSIGN_OR_RETURN(b, StepMilliseconds(*guarded, options, round, true));
+        LANCET_ASSIGN_OR_RETURN(cost, CostOfAStep(*guarded, options.guarded_pids, options, round, true));
         if (scraper.scrapes() == 0) {
           return absl::UnavailableError(absl::StrCat("no metrics at ", options.metrics));
         }
       } else {
-        LANCET_ASSIGN_OR_RETURN(a, StepMilliseconds(*plain, options, round, false));
+        LANCET_ASSIGN_OR_RETURN(cost, CostOfAStep(*plain, options.plain_pids, options, round, false));
       }
+      if (round == 0) continue;
+      processor[with_guards ? 1 : 0].push_back(cost.processor);
+      wall[with_guards ? 1 : 0].push_back(cost.wall);
     }
-    if (round == 0) continue;
-    plain_ms.push_back(a);
-    guarded_ms.push_back(b);
-    ratios.push_back(b / a);
   }
-  return GuardOverhead{Quantile(plain_ms, 0.5), Quantile(guarded_ms, 0.5), Quantile(ratios, 0.5),
-                       Quantile(ratios, 0.25), Quantile(ratios, 0.75)};
+  return GuardOverhead{Compare(processor[0], processor[1]), Compare(wall[0], wall[1])};
 }
 
 }  // namespace lancet
