@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -25,9 +28,11 @@ double Quantile(std::vector<double> values, double q) {
   return values[std::lround(q * static_cast<double>(values.size() - 1))];
 }
 
-// When the first and the last step were reported.
+// When the first and the last step were reported, and who is to know of each.
 class StepTimes final : public GenerationObserver {
  public:
+  explicit StepTimes(std::function<void()> on_step) : on_step_(std::move(on_step)) {}
+
   void OnProgress(const ProgressInfo& progress) override {
     last_ = absl::Now();
     last_step_ = progress.step;
@@ -35,6 +40,7 @@ class StepTimes final : public GenerationObserver {
       first_ = last_;
       first_step_ = last_step_;
     }
+    if (on_step_ != nullptr) on_step_();
   }
   absl::StatusOr<double> MillisecondsAStep() const {
     if (last_step_ <= first_step_)
@@ -43,6 +49,7 @@ class StepTimes final : public GenerationObserver {
   }
 
  private:
+  const std::function<void()> on_step_;
   absl::Time first_, last_;
   int first_step_ = 0;
   int last_step_ = 0;
@@ -68,15 +75,58 @@ struct StepCost {
   double wall = 0;
 };
 
+// Asks for metrics when told so, on a thread of its own; not more often than they come.
+class Scraper {
+ public:
+  explicit Scraper(const HostPort& address) : thread_([this, address] { Run(address); }) {}
+  ~Scraper() {
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  void Ask() {
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      asked_ = true;
+    }
+    changed_.notify_all();
+  }
+  int scrapes() const { return scrapes_; }
+
+ private:
+  void Run(const HostPort& address) {
+    httplib::Client client(address.host, address.port);
+    while (true) {
+      {
+        std::unique_lock<std::mutex> lock(mu_);
+        changed_.wait(lock, [this] { return stop_ || asked_; });
+        if (stop_) return;
+        asked_ = false;
+      }
+      if (httplib::Result answer = client.Get("/metrics"); answer && answer->status == 200) ++scrapes_;
+    }
+  }
+
+  std::mutex mu_;
+  std::condition_variable changed_;
+  bool stop_ = false;   // guarded by mu_
+  bool asked_ = false;  // guarded by mu_
+  std::atomic<int> scrapes_{0};
+  std::thread thread_;
+};
+
 absl::StatusOr<StepCost> CostOfAStep(GenerationClient& client, const std::vector<pid_t>& pids,
-                                     const GuardOverheadOptions& options, int round, bool traced) {
+                                     const GuardOverheadOptions& options, int round, Scraper* scraper) {
   GenerationRequest request;
   request.prompt = "a red apple next to a cup of coffee";
   request.size = {options.side, options.side};
   request.num_steps = options.steps;
   request.seed = static_cast<uint64_t>(round);
-  if (traced) request.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-  StepTimes times;
+  if (scraper != nullptr) request.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  StepTimes times(scraper == nullptr ? std::function<void()>() : [scraper] { scraper->Ask(); });
   LANCET_ASSIGN_OR_RETURN(const absl::Duration before, ProcessorTime(pids));
   LANCET_RETURN_IF_ERROR(client.Generate(request, &times, nullptr).status());
   LANCET_ASSIGN_OR_RETURN(const absl::Duration after, ProcessorTime(pids));
@@ -92,29 +142,6 @@ GuardCost Compare(const std::vector<double>& plain, const std::vector<double>& g
   return {Quantile(plain, 0.5), Quantile(guarded, 0.5), Quantile(ratios, 0.5), Quantile(ratios, 0.25),
           Quantile(ratios, 0.75)};
 }
-
-// Asks for metrics as long as it lives.
-class Scraper {
- public:
-  explicit Scraper(const HostPort& address)
-      : thread_([this, address] {
-          httplib::Client client(address.host, address.port);
-          while (!stop_) {
-            if (httplib::Result answer = client.Get("/metrics"); answer && answer->status == 200) ++scrapes_;
-            absl::SleepFor(absl::Milliseconds(100));
-          }
-        }) {}
-  ~Scraper() {
-    stop_ = true;
-    thread_.join();
-  }
-  int scrapes() const { return scrapes_; }
-
- private:
-  std::atomic<bool> stop_{false};
-  std::atomic<int> scrapes_{0};
-  std::thread thread_;
-};
 
 }  // namespace
 
@@ -132,12 +159,12 @@ absl::StatusOr<GuardOverhead> MeasureGuardOverhead(const GuardOverheadOptions& o
       StepCost cost;
       if (with_guards) {
         Scraper scraper(metrics);
-        LANCET_ASSIGN_OR_RETURN(cost, CostOfAStep(*guarded, options.guarded_pids, options, round, true));
+        LANCET_ASSIGN_OR_RETURN(cost, CostOfAStep(*guarded, options.guarded_pids, options, round, &scraper));
         if (scraper.scrapes() == 0) {
           return absl::UnavailableError(absl::StrCat("no metrics at ", options.metrics));
         }
       } else {
-        LANCET_ASSIGN_OR_RETURN(cost, CostOfAStep(*plain, options.plain_pids, options, round, false));
+        LANCET_ASSIGN_OR_RETURN(cost, CostOfAStep(*plain, options.plain_pids, options, round, nullptr));
       }
       if (round == 0) continue;
       processor[with_guards ? 1 : 0].push_back(cost.processor);

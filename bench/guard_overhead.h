@@ -19,7 +19,7 @@ struct GuardOverheadOptions {
   ClientOptions guarded;
   std::vector<pid_t> plain_pids;  // coordinator and ranks
   std::vector<pid_t> guarded_pids;
-  std::string metrics;  // host:port of the guarded server's metrics, asked for ten times a second
+  std::string metrics;  // host:port of the guarded server's metrics, asked for at every step
   int side = 64;        // of the pictures, pixels
   int steps = 30;
   int rounds = 10;  // a picture on each server

@@ -282,8 +282,9 @@ absl::Status RunOverhead() {
     return absl::InvalidArgumentError("--repetitions is below 1 or --steps below 2");
   }
   LANCET_ASSIGN_OR_RETURN(const GuardOverhead overhead, MeasureGuardOverhead(options));
-  std::cout << absl::StrFormat("Snapshots, TLS, token, trace and metrics 10 /s: a step of %d x %d\n\n",
-                               options.side, options.side)
+  std::cout << absl::StrFormat(
+                   "Snapshots, TLS, token, trace and metrics at every step: a step of %d x %d\n\n",
+                   options.side, options.side)
             << "| | without | with | ratio (p25, p75) |\n|---|---|---|---|\n";
   PrintCost("processor time of the server", overhead.processor);
   PrintCost("time", overhead.wall);
