@@ -71,7 +71,7 @@ TEST(HangTest, AStuckComputeThreadIsFoundAndItsRequestGoesOnWhenTheProcessIsRepl
   auto started = Cluster::Start(std::move(options));
   ASSERT_TRUE(started.ok()) << started.status();
   Cluster& cluster = **started;
-  GenerationRequest request = MakeRequest("a cat", 400);
+  GenerationRequest request = MakeRequest("a cat", 200);
   request.size = {64, 64};
   EventLog unwatched;
   const auto undisturbed = cluster.client().Generate(request, &unwatched, nullptr);
