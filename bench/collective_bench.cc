@@ -9,22 +9,17 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "common/status_macros.h"
+#include "bench/collective_group.h"
 #include "worker/collective/collective.h"
-#include "worker/collective/shm_collective.h"
-#include "worker/collective/tcp_collective.h"
-#include "worker/collective/tcp_listener.h"
 
 namespace lancet {
 namespace {
 
-using Group = std::vector<std::unique_ptr<Collective>>;
+using Group = CollectiveGroup;
 
 absl::Time Deadline() { return absl::Now() + absl::Minutes(1); }
 
@@ -42,45 +37,6 @@ absl::Status SumFromElsewhere(Collective& collective, std::vector<float>& elsewh
     std::copy(sum->begin(), sum->end(), elsewhere.begin());
   }
   return sum.status();
-}
-
-absl::StatusOr<Group> MakeShmGroup(int world_size, size_t capacity_floats) {
-  absl::StatusOr<std::vector<std::unique_ptr<ShmCollective>>> made =
-      ShmCollective::CreateGroupInProcess(world_size, capacity_floats);
-  if (!made.ok()) return made.status();
-  Group group;
-  for (std::unique_ptr<ShmCollective>& collective : *made) group.push_back(std::move(collective));
-  return group;
-}
-
-absl::StatusOr<Group> MakeTcpGroup(int world_size, size_t capacity_floats) {
-  std::vector<std::unique_ptr<TcpListener>> listeners;
-  TcpMeshOptions options;
-  options.key = "the benchmark's own key";
-  options.capacity_floats = capacity_floats;
-  options.deadline = Deadline();
-  for (int rank = 0; rank < world_size; ++rank) {
-    LANCET_ASSIGN_OR_RETURN(std::unique_ptr<TcpListener> listener, TcpListener::Create("127.0.0.1:0"));
-    options.addresses.push_back(listener->address());
-    listeners.push_back(std::move(listener));
-  }
-  std::vector<absl::StatusOr<std::unique_ptr<TcpCollective>>> made;
-  for (int rank = 0; rank < world_size; ++rank) made.emplace_back(absl::UnknownError("not connected"));
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < world_size; ++rank) {
-    threads.emplace_back([&, rank, mine = options]() mutable {
-      mine.rank = rank;
-      mine.listener = listeners[rank].get();
-      made[rank] = TcpCollective::Create(mine);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  Group group;
-  for (absl::StatusOr<std::unique_ptr<TcpCollective>>& collective : made) {
-    if (!collective.ok()) return collective.status();
-    group.push_back(*std::move(collective));
-  }
-  return group;
 }
 
 // Runs `call` on every rank, on rank 0 as often as the library asks for. The peers make the same calls until

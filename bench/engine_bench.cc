@@ -20,6 +20,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "bench/cuda_model.h"
+#include "bench/release_layer.h"
 #include "common/checkpoint.h"
 #include "common/checkpoint_flags.h"
 #include "common/status_macros.h"
@@ -143,103 +144,9 @@ absl::Status BenchPicture() {
 
 // --- One layer of the release's dimensions. ---
 
-// Tensors made on demand and kept: random codes, scales and norms of plausible size.
-class RandomStateDict final : public StateDict {
- public:
-  void AddBf16(const std::string& name, Shape shape, float low, float high) {
-    std::uniform_real_distribution<float> value(low, high);
-    std::vector<std::byte>& data = Allocate(name, DType::kBf16, std::move(shape));
-    bf16* out = reinterpret_cast<bf16*>(data.data());
-    for (size_t i = 0; i < data.size() / sizeof(bf16); ++i) out[i] = ToBf16(value(random_));
-  }
-  void AddCodes(const std::string& name, Shape shape) {
-    std::vector<std::byte>& data = Allocate(name, DType::kU8, std::move(shape));
-    for (std::byte& b : data) b = static_cast<std::byte>(random_() & 0xff);
-  }
-  void AddLinear(const std::string& base, int64_t rows, int64_t cols, bool bias) {
-    AddCodes(base + ".qweight", {rows, cols / 2});
-    AddBf16(base + ".scales_bf16", {rows, cols / kNvfp4Block}, 0.002f, 0.01f);
-    if (bias) AddBf16(base + ".bias", {rows}, -0.1f, 0.1f);
-  }
-
-  const std::vector<std::string>& names() const override { return names_; }
-  bool Contains(absl::string_view name) const override { return tensors_.contains(std::string(name)); }
-  absl::StatusOr<TensorView> Get(absl::string_view name) const override {
-    const auto it = tensors_.find(std::string(name));
-    if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", name));
-    return it->second.view;
-  }
-  const std::string& path() const override { return path_; }
-  void Release(absl::string_view /*name*/) const override {}  // nothing is mapped
-
- private:
-  struct Entry {
-    std::vector<std::byte> data;
-    TensorView view;
-  };
-  std::vector<std::byte>& Allocate(const std::string& name, DType dtype, Shape shape) {
-    Entry& entry = tensors_[name];
-    entry.view.dtype = dtype;
-    entry.view.shape = std::move(shape);
-    entry.data.resize(entry.view.num_bytes());
-    entry.view.data = entry.data.data();
-    names_.push_back(name);
-    return entry.data;
-  }
-
-  std::mt19937 random_{1};
-  std::map<std::string, Entry> tensors_;
-  std::vector<std::string> names_;
-  std::string path_ = "memory";
-};
-
-ModelConfig ReleaseLayerConfig() {
-  ModelConfig config;
-  config.hidden_size = 2048;
-  config.num_layers = 1;
-  config.num_heads = 16;
-  config.num_kv_heads = 2;
-  config.head_dim = 128;
-  config.intermediate_size = 11008;
-  config.vocab_size = 16;  // the embedding is not part of a layer
-  return config;
-}
-
-RandomStateDict MakeRelease(const ModelConfig& c) {
-  RandomStateDict dict;
-  const int64_t kv = c.num_kv_heads * c.head_dim;
-  for (const std::string suffix : {"", "_moe_gen"}) {
-    const std::string layer = "language_model.model.layers.0.";
-    const std::string attention = layer + "self_attn.";
-    dict.AddLinear(attention + "q_proj" + suffix, c.hidden_size, c.hidden_size, true);
-    dict.AddLinear(attention + "k_proj" + suffix, kv, c.hidden_size, true);
-    dict.AddLinear(attention + "v_proj" + suffix, kv, c.hidden_size, true);
-    dict.AddLinear(attention + "o_proj" + suffix, c.hidden_size, c.hidden_size, false);
-    const std::string mlp = layer + "mlp" + suffix + ".";
-    dict.AddLinear(mlp + "gate_proj", c.intermediate_size, c.hidden_size, false);
-    dict.AddLinear(mlp + "up_proj", c.intermediate_size, c.hidden_size, false);
-    dict.AddLinear(mlp + "down_proj", c.hidden_size, c.intermediate_size, false);
-    dict.AddBf16(attention + "q_norm" + suffix + ".weight", {c.head_dim}, 0.9f, 1.1f);
-    dict.AddBf16(attention + "k_norm" + suffix + ".weight", {c.head_dim}, 0.9f, 1.1f);
-    dict.AddBf16(layer + "input_layernorm" + suffix + ".weight", {c.hidden_size}, 0.9f, 1.1f);
-    dict.AddBf16(layer + "post_attention_layernorm" + suffix + ".weight", {c.hidden_size}, 0.9f, 1.1f);
-  }
-  dict.AddBf16("language_model.model.norm_moe_gen.weight", {c.hidden_size}, 0.9f, 1.1f);
-  dict.AddBf16("language_model.model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, -1, 1);
-  dict.AddBf16("time_embedder.mlp.0.weight", {c.hidden_size, 256}, -.1f, .1f);
-  dict.AddBf16("time_embedder.mlp.2.weight", {c.hidden_size, c.hidden_size}, -.1f, .1f);
-  dict.AddBf16("vae2llm.weight", {c.hidden_size, kLatentChannels}, -.1f, .1f);
-  dict.AddBf16("llm2vae.weight", {kLatentChannels, c.hidden_size}, -.1f, .1f);
-  for (const char* base : {"time_embedder.mlp.0.bias", "time_embedder.mlp.2.bias", "vae2llm.bias"}) {
-    dict.AddBf16(base, {c.hidden_size}, -.1f, .1f);
-  }
-  dict.AddBf16("llm2vae.bias", {kLatentChannels}, -.1f, .1f);
-  return dict;
-}
-
 // A guided pair's target blocks over a prefix of 64 cached tokens each.
 absl::Status BenchLayer() {
-  const ModelConfig config = ReleaseLayerConfig();
+  const ModelConfig config = ReleaseLayerConfig(1);
   CpuOptions cpu;
   cpu.threads = absl::GetFlag(FLAGS_threads);
   LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu(cpu));

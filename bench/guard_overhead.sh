@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures what TLS, mutual TLS of the ranks, tokens, traces and metrics cost a step: two servers of the demo model on
-# this machine, one with all of it and one with none, asked in turn by serving_bench.
+# Measures what snapshots, TLS, mutual TLS of the ranks, tokens, traces and metrics cost a step: two servers of the demo
+# model on this machine, one with all of it and one with none, asked in turn by serving_bench.
 set -euo pipefail
 
 usage() {
@@ -47,7 +47,7 @@ echo "bench sha256:$(tr -d '\n' <"$work/token" | sha256sum | cut -d' ' -f1) max_
 
 # start NAME COORDINATOR_FLAGS... -- WORKER_FLAGS...
 start() {
-  local name=$1 coordinator=() worker=() rank
+  local name=$1 coordinator=() worker=() rank first=${#pids[@]}
   shift
   while [[ $1 != -- ]]; do coordinator+=("$1"); shift; done
   shift
@@ -64,7 +64,10 @@ start() {
     pids+=($!)
   done
   for _ in $(seq 600); do
-    if grep -q ' ready$' "$work/$name.log"; then return; fi
+    if grep -q ' ready$' "$work/$name.log"; then
+      (IFS=,; echo "${pids[*]:first}") >"$work/$name.pids"
+      return
+    fi
     sleep 0.1
   done
   echo "guard_overhead.sh: the server '$name' did not come up" >&2
@@ -72,12 +75,12 @@ start() {
   exit 1
 }
 
-start plain -- --log_format text
+start plain --snapshot_steps 0 -- --log_format text
 start guarded --metrics_listen 127.0.0.1:0 --token_file "$work/tokens" --tls_cert "$work/localhost.pem" \
   --tls_key "$work/localhost.key" --worker_tls_cert "$work/localhost.pem" --worker_tls_key "$work/localhost.key" \
   --worker_tls_ca "$work/ca.pem" -- --tls --tls_ca "$work/ca.pem" --tls_cert "$work/rank.pem" --tls_key "$work/rank.key" \
   --tls_server_name localhost
 read -r guarded_port _ metrics_port <"$work/guarded.ports"
 "$bin/serving_bench" --server "127.0.0.1:$(cut -d' ' -f1 "$work/plain.ports")" --guarded_server "127.0.0.1:$guarded_port" \
-  --guarded_ca "$work/ca.pem" --guarded_token_file "$work/token" --guarded_metrics "127.0.0.1:$metrics_port" \
+  --pids "$(<"$work/plain.pids")" --guarded_pids "$(<"$work/guarded.pids")" --guarded_ca "$work/ca.pem" --guarded_token_file "$work/token" --guarded_metrics "127.0.0.1:$metrics_port" \
   --sides "$side" --steps "$steps" --repetitions "$rounds"

@@ -1,7 +1,7 @@
 // What requests that share a server gain and cost each other, asked of a running server over gRPC: pictures
 // together against one by one, answers together against one, tokens of an answer among pictures. Or, with
-// --guarded_server, what TLS, tokens, traces and metrics cost a step. Prints one table of ratios; both sides
-// of each are measured in turn.
+// --guarded_server, what snapshots, TLS, tokens, traces and metrics cost a step. Prints one table of ratios;
+// both sides of each are measured in turn.
 
 #include <grpcpp/grpcpp.h>
 
@@ -43,14 +43,16 @@ ABSL_FLAG(int, answers, 8, "answers at the same time");
 ABSL_FLAG(int, load_side, 64, "side of the two pictures that are drawn while an answer is timed");
 ABSL_FLAG(int, repetitions, 3, "rounds to take medians of");
 
-ABSL_FLAG(
-    std::string, guarded_server, "",
-    "another server of the same model on this machine, with TLS, tokens and metrics: measures what these "
-    "cost a step of pictures of the first of --sides, and nothing else");
+ABSL_FLAG(std::string, guarded_server, "",
+          "another server of the same model on this machine, with snapshots, TLS, tokens and metrics: "
+          "measures what these "
+          "cost a step of pictures of the first of --sides, and nothing else");
 ABSL_FLAG(std::string, guarded_ca, "", "roots for its certificate");
 ABSL_FLAG(std::string, guarded_name, "localhost", "the name in its certificate");
 ABSL_FLAG(std::string, guarded_token_file, "", "a token that it knows");
 ABSL_FLAG(std::string, guarded_metrics, "", "host:port of its --metrics_listen");
+ABSL_FLAG(std::vector<std::string>, pids, {}, "of coordinator and ranks of --server, for --guarded_server");
+ABSL_FLAG(std::vector<std::string>, guarded_pids, {}, "likewise of --guarded_server");
 
 namespace lancet {
 namespace {
@@ -244,6 +246,22 @@ absl::Status TokenIterations(const Stubs& stubs, const std::string& image, std::
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<pid_t>> ParsePids(const std::string& flag, const std::vector<std::string>& texts) {
+  std::vector<pid_t> pids;
+  for (const std::string& text : texts) {
+    if (!absl::SimpleAtoi(text, &pids.emplace_back()) || pids.back() <= 0) {
+      return absl::InvalidArgumentError(absl::StrCat("--", flag, " has '", text, "'; expected a process id"));
+    }
+  }
+  if (pids.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is empty"));
+  return pids;
+}
+
+void PrintCost(absl::string_view what, const GuardCost& cost) {
+  std::cout << absl::StrFormat("| %s | %.3f ms | %.3f ms | %.4f (%.4f, %.4f) |\n", what, cost.plain_ms,
+                               cost.guarded_ms, cost.ratio, cost.ratio_p25, cost.ratio_p75);
+}
+
 absl::Status RunOverhead() {
   GuardOverheadOptions options;
   options.plain.server = absl::GetFlag(FLAGS_server);
@@ -253,6 +271,8 @@ absl::Status RunOverhead() {
                      .tls_server_name = absl::GetFlag(FLAGS_guarded_name)};
   LANCET_ASSIGN_OR_RETURN(options.guarded.token, ReadTokenFile(absl::GetFlag(FLAGS_guarded_token_file)));
   options.metrics = absl::GetFlag(FLAGS_guarded_metrics);
+  LANCET_ASSIGN_OR_RETURN(options.plain_pids, ParsePids("pids", absl::GetFlag(FLAGS_pids)));
+  LANCET_ASSIGN_OR_RETURN(options.guarded_pids, ParsePids("guarded_pids", absl::GetFlag(FLAGS_guarded_pids)));
   options.steps = absl::GetFlag(FLAGS_steps);
   options.rounds = absl::GetFlag(FLAGS_repetitions);
   if (absl::GetFlag(FLAGS_sides).empty() || !absl::SimpleAtoi(absl::GetFlag(FLAGS_sides)[0], &options.side)) {
@@ -262,12 +282,12 @@ absl::Status RunOverhead() {
     return absl::InvalidArgumentError("--repetitions is below 1 or --steps below 2");
   }
   LANCET_ASSIGN_OR_RETURN(const GuardOverhead overhead, MeasureGuardOverhead(options));
-  std::cout << "| | without | with | ratio (p25, p75) |\n|---|---|---|---|\n"
-            << absl::StrFormat(
-                   "| a step of %d x %d, TLS, token, trace, metrics 10 /s | %.3f ms | %.3f ms | %.4f (%.4f, "
-                   "%.4f) |\n",
-                   options.side, options.side, overhead.plain_step_ms, overhead.guarded_step_ms,
-                   overhead.ratio, overhead.ratio_p25, overhead.ratio_p75);
+  std::cout << absl::StrFormat(
+                   "Snapshots, TLS, token, trace and metrics at every step: a step of %d x %d\n\n",
+                   options.side, options.side)
+            << "| | without | with | ratio (p25, p75) |\n|---|---|---|---|\n";
+  PrintCost("processor time of the server", overhead.processor);
+  PrintCost("time", overhead.wall);
   return absl::OkStatus();
 }
 

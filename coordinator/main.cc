@@ -81,6 +81,10 @@ ABSL_FLAG(absl::Duration, ageing, absl::Seconds(30),
           "waiting this long raises a request by one level of priority");
 ABSL_FLAG(absl::Duration, iteration_timeout, absl::Minutes(10),
           "a group that takes longer for one piece of work, or to become ready, is taken for lost");
+ABSL_FLAG(absl::Duration, hang_timeout, lancet::IterationPatience::Options().least,
+          "an iteration that takes longer than this, and longer than 20 times what its kind has taken in the "
+          "same epoch, "
+          "means that its group hangs; --iteration_timeout is the most");
 ABSL_FLAG(absl::Duration, client_stall_timeout, absl::Seconds(60),
           "a client that does not read for this long is cut off");
 ABSL_FLAG(int, snapshot_steps, lancet::RecoveryOptions().snapshot_every,
@@ -173,6 +177,7 @@ absl::Status CheckFlags() {
   LANCET_RETURN_IF_ERROR(CheckFlag("max_image_queue", absl::GetFlag(FLAGS_max_image_queue), 1, 1000));
   LANCET_RETURN_IF_ERROR(CheckDuration("ageing", absl::GetFlag(FLAGS_ageing)));
   LANCET_RETURN_IF_ERROR(CheckDuration("iteration_timeout", absl::GetFlag(FLAGS_iteration_timeout)));
+  LANCET_RETURN_IF_ERROR(CheckDuration("hang_timeout", absl::GetFlag(FLAGS_hang_timeout)));
   LANCET_RETURN_IF_ERROR(CheckDuration("client_stall_timeout", absl::GetFlag(FLAGS_client_stall_timeout)));
   LANCET_RETURN_IF_ERROR(CheckFlag("snapshot_steps", absl::GetFlag(FLAGS_snapshot_steps), 0, 10000));
   LANCET_RETURN_IF_ERROR(CheckDuration("snapshot_age", absl::GetFlag(FLAGS_snapshot_age)));
@@ -252,6 +257,8 @@ Dispatcher::Options DispatcherOptions(const Checkpoint& checkpoint, const Clock*
                                               << 20;
   options.core.fingerprint = checkpoint.fingerprint();
   options.core.registry.group.session.iteration_timeout = absl::GetFlag(FLAGS_iteration_timeout);
+  options.core.patience.least = absl::GetFlag(FLAGS_hang_timeout);
+  options.core.patience.most = absl::GetFlag(FLAGS_iteration_timeout);
   options.core.registry.group.session.ready_timeout = absl::GetFlag(FLAGS_iteration_timeout);
   options.core.registry.random = RandomBits;
   options.core.registry.pid = static_cast<int32_t>(getpid());

@@ -75,6 +75,10 @@ ABSL_FLAG(absl::Duration, drain_grace, absl::Seconds(25),
           "After SIGTERM: how long this rank stays at most, while the coordinator lets what runs on its "
           "group end or "
           "takes it elsewhere. A second SIGTERM ends at once");
+ABSL_FLAG(absl::Duration, stuck_timeout, lancet::SessionOptions().stuck_timeout,
+          "After the end of an epoch: how long what was being computed for it may go on. Then the process "
+          "ends with 1, so "
+          "that whoever watches it starts it anew. 100ms to 1h");
 ABSL_FLAG(bool, tls, false, "Dial the coordinator with TLS");
 ABSL_FLAG(std::string, tls_ca, "", "Roots for the coordinator's certificate, PEM; empty: the system's");
 ABSL_FLAG(std::string, tls_cert, "", "Certificate to show the coordinator, PEM; read again when it changes");
@@ -93,7 +97,7 @@ using lancet::LogError;
 using lancet::LogInfo;
 
 constexpr int kExitOk = 0;
-constexpr int kExitFailed = 1;      // refused for good, or the engine cannot be built
+constexpr int kExitFailed = 1;      // refused for good, stuck, or the engine cannot be built
 constexpr int kExitUsage = 2;       // a flag is wrong
 constexpr int kExitCheckpoint = 3;  // the model's files are missing or bad
 
@@ -117,7 +121,8 @@ One process per rank, all with the same --model_dir, --group and --world_size:
   lancet-worker --model_dir models/demo --world_size 2 --rank 1 --cpus 1
 It dials the coordinator and keeps dialling when that is away; weights stay loaded. SIGTERM makes it leave: requests that
 run on its group end there or go on elsewhere (--drain_grace).
-Exit codes: 0 told to leave, 1 refused by the coordinator or not able to start, 2 wrong flags, 3 bad model files.)";
+Exit codes: 0 told to leave, 1 refused by the coordinator, stuck (--stuck_timeout) or not able to start, 2 wrong flags,
+3 bad model files.)";
 
 struct Settings {
   lancet::EngineOptions engine;
@@ -126,6 +131,7 @@ struct Settings {
   std::string host;
   std::unique_ptr<lancet::TcpListener> listener;  // null: this host alone
   absl::Duration drain_grace;
+  absl::Duration stuck_timeout;
 };
 
 absl::Status ReadCoordinatorFlags(lancet::GrpcConnectorOptions& coordinator) {
@@ -230,6 +236,11 @@ absl::StatusOr<Settings> ReadFlags() {
   if (max_pixels < kMinPixels || max_pixels > kMaxPixels) {
     return absl::InvalidArgumentError(
         absl::StrCat("--max_pixels is ", max_pixels, "; expected ", kMinPixels, " to ", kMaxPixels));
+  }
+  settings.stuck_timeout = absl::GetFlag(FLAGS_stuck_timeout);
+  if (settings.stuck_timeout < absl::Milliseconds(100) || settings.stuck_timeout > absl::Hours(1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--stuck_timeout is ", absl::FormatDuration(settings.stuck_timeout), "; expected 100ms to 1h"));
   }
   settings.drain_grace = absl::GetFlag(FLAGS_drain_grace);
   if (settings.drain_grace < absl::ZeroDuration() || settings.drain_grace > kMaxDrainGrace) {
@@ -386,6 +397,7 @@ int Run(const Settings& settings, SignalThread& signals) {
   options.registration.has_vision = loaded->limits.max_patches > 0;
   options.registration.max_patches = loaded->limits.max_patches;
   options.registration.max_requests = settings.engine.max_requests;
+  options.stuck_timeout = settings.stuck_timeout;
   options.jitter_seed =
       static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())) ^ static_cast<uint64_t>(getpid());
   const absl::StatusOr<std::unique_ptr<lancet::CoordinatorConnector>> connector =
@@ -408,6 +420,11 @@ int Run(const Settings& settings, SignalThread& signals) {
   session_promise.set_value(session->get());
   LogInfo("dialling the coordinator", {{"address", settings.coordinator.address}, {"group", settings.group}});
   const absl::Status ended = (*session)->RunLink();
+  if (absl::IsDeadlineExceeded(ended)) {
+    LogError("giving up", {{"reason", ended.message()}});
+    // The compute thread is stuck: nothing that waits for it, or that it may still touch, can be taken down.
+    _exit(kExitFailed);
+  }
   engine_thread.join();
   signals.SetSession(nullptr);
   if (!ended.ok()) {

@@ -40,10 +40,15 @@ absl::Status Session::RunLink() {
   while (const std::optional<absl::Duration> wait = RunStream(backoff)) {
     std::unique_lock<std::mutex> lock(mu_);
     changed_.wait_for(lock, absl::ToChronoNanoseconds(*wait), [this] { return stopping_ || shutdown_; });
-    if (stopping_ || shutdown_) break;
+    if (stopping_ || shutdown_ || absl::Now() >= StuckAt()) break;
   }
   Stop();
   const std::lock_guard<std::mutex> lock(mu_);
+  if (absl::Now() >= StuckAt()) {
+    return absl::DeadlineExceededError(absl::StrCat("the compute thread did not come back within ",
+                                                    absl::FormatDuration(options_.stuck_timeout),
+                                                    " after its epoch ended"));
+  }
   if (refusal_.has_value() && refusal_->permanent) {
     return absl::FailedPreconditionError(
         absl::StrCat("the coordinator refused this rank: ", refusal_->reason));
@@ -73,19 +78,22 @@ std::optional<absl::Duration> Session::RunStream(Backoff& backoff) {
 
   bool silent = false;
   bool leaving = false;
+  bool stuck = false;
   {
     std::unique_lock<std::mutex> lock(mu_);
     const auto over = [this] { return !stream_open_ || stopping_ || shutdown_ || refusal_.has_value(); };
     bool late = false;
-    while (!over() && !silent && !late) {
+    while (!over() && !silent && !late && !stuck) {
       // Until the first ping nothing is promised; the check only has to be about as fine as the timeout.
       absl::Duration wait = options_.silence_timeout / 4;
+      wait = std::min(wait, std::max(StuckAt() - absl::Now(), absl::ZeroDuration()));
       const bool was_leaving = leave_by_.has_value();
       if (was_leaving) wait = std::min(wait, *leave_by_ - absl::Now());
       changed_.wait_for(lock, absl::ToChronoNanoseconds(wait),
                         [&] { return over() || leave_by_.has_value() != was_leaving; });
       silent = last_ping_.has_value() && absl::Now() - last_heard_ > options_.silence_timeout;
       late = leave_by_.has_value() && absl::Now() >= *leave_by_;
+      stuck = absl::Now() >= StuckAt();
     }
     leaving = stopping_ || shutdown_ || leave_by_.has_value();
   }
@@ -95,7 +103,7 @@ std::optional<absl::Duration> Session::RunStream(Backoff& backoff) {
 
   const std::lock_guard<std::mutex> lock(mu_);
   stream_.reset();
-  if (leaving || stopping_) return std::nullopt;
+  if (leaving || stopping_ || stuck) return std::nullopt;
   if (refusal_.has_value()) {
     LogWarning("the coordinator refused this rank",
                {{"reason", refusal_->reason}, {"permanent", refusal_->permanent ? "true" : "false"}});
@@ -228,12 +236,16 @@ void Session::RunExecutor(Engine* engine) {
         changed_.notify_all();
         return;
       }
+      executing_ = true;
     }
     if (const auto* form = std::get_if<FormMessage>(&task.what)) {
       ExecuteForm(engine, task.term, *form);
     } else {
       ExecuteCommand(engine, task.term, std::get<CommandMessage>(task.what));
     }
+    const std::lock_guard<std::mutex> lock(mu_);
+    executing_ = false;
+    outlived_ = absl::InfiniteFuture();
   }
 }
 
@@ -292,6 +304,7 @@ bool Session::EndEpoch(std::optional<uint64_t> term, const std::string& reason) 
     const std::lock_guard<std::mutex> lock(mu_);
     if (epoch_ == 0 || (term.has_value() && *term != term_)) return false;
     epoch_ = 0;
+    if (executing_) outlived_ = std::min(outlived_, absl::Now());
     ended = std::move(collective_);
     std::erase_if(tasks_,
                   [](const Task& task) { return !std::holds_alternative<ShutdownMessage>(task.what); });

@@ -43,6 +43,9 @@ struct SessionOptions {
   // Between attempts while the coordinator refuses this rank for a reason that may pass (its place is still
   // taken).
   absl::Duration refused_delay = absl::Seconds(1);
+  // Between the end of an epoch and the return of the executor from what it did for it: one that is later is
+  // taken for stuck, and the process with it.
+  absl::Duration stuck_timeout = absl::Minutes(2);
   // How long a leaving rank waits for its last messages to be taken.
   absl::Duration close_grace = absl::Seconds(1);
   uint64_t jitter_seed = 0;
@@ -62,7 +65,7 @@ class Session final : private CoordinatorStreamHandler {
   ~Session() override = default;
 
   // Returns OK after Stop or when the coordinator sent Shutdown, FailedPrecondition when it refused this rank
-  // for good. Ends RunExecutor too.
+  // for good. Ends RunExecutor too, unless that is stuck: DeadlineExceeded, and its thread cannot be joined.
   absl::Status RunLink();
   // Returns when the session ends. A command that is being computed is finished first.
   void RunExecutor(Engine* engine);
@@ -102,6 +105,8 @@ class Session final : private CoordinatorStreamHandler {
   void Fail(uint64_t term, uint64_t epoch, const std::string& reason);
   bool IsCurrent(uint64_t term);
   bool IsCurrentLocked(uint64_t term) const;  // with mu_ held
+  // When the executor will have been busy with an epoch that is over for too long; with mu_ held.
+  absl::Time StuckAt() const { return outlived_ + options_.stuck_timeout; }
   // A failure to send shows as OnClosed, too; null does nothing.
   static void Send(CoordinatorStream* stream, RankMessage message);
   // On the present stream.
@@ -132,6 +137,9 @@ class Session final : private CoordinatorStreamHandler {
   uint64_t term_ = 0;
   uint64_t next_number_ = 1;
   std::deque<Task> tasks_;
+  bool executing_ = false;  // a task
+  // Since when the epoch of the task under way is over.
+  absl::Time outlived_ = absl::InfiniteFuture();
   // Shared: an abort from the stream's thread may run while the executor lets go of the epoch.
   std::shared_ptr<Collective> collective_;
 };

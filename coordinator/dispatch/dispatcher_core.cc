@@ -157,15 +157,28 @@ void DispatcherCore::Pump(absl::Time now) {
         state.Issue(work);
         if (work.snapshot) state.snapshot_asked = now;
       }
-      load.rows.push_back(iteration.rows);
+      const IterationSize size = SizeOf(iteration);
+      load.sizes.push_back(size);
       load.tokens_left_out = iteration.tokens_left_out;
       observer_->OnIterationSent(name, iteration.rows, static_cast<int64_t>(iteration.work.size()));
-      group->session()->Iterate(std::move(iteration.work), now);
+      group->session()->Iterate(std::move(iteration.work), load.patience.For(size), now);
     }
   }
   TakeOffLeavingGroups(now);
   TellPositions(now);
   TellReadiness();
+}
+
+IterationSize DispatcherCore::SizeOf(const Iteration& iteration) const {
+  IterationSize size{.rows = iteration.rows};
+  for (const Work& work : iteration.work) {
+    const RequestShape& shape = calls_.at(work.request_id)->state.shape;
+    if (work.kind == WorkKind::kEncodeVision) size.encoded_patches += shape.num_patches;
+    if (work.kind == WorkKind::kEncodeLatents) size.encoded_latents += shape.num_latents;
+    if (work.kind == WorkKind::kDecode || work.preview == PreviewMethod::kVae)
+      size.decoded_latents += shape.num_latents;
+  }
+  return size;
 }
 
 void DispatcherCore::StartWaiting(absl::Time now) {
@@ -217,8 +230,9 @@ void DispatcherCore::OnFinished(Group& group, GroupSession::Finished finished) {
   observer_->OnIterationDone(group.name(), finished.took);
   Load& load = loads_[&group];
   const size_t running = std::max<size_t>(load.running.size(), 1);
-  load.cost.Add(load.rows.front(), finished.took);
-  load.rows.pop_front();
+  load.cost.Add(load.sizes.front().rows, finished.took);
+  load.patience.Add(load.sizes.front(), finished.took);
+  load.sizes.pop_front();
   estimate_.AddIteration(finished.took, static_cast<int64_t>(finished.results.size()),
                          static_cast<int64_t>(running));
   for (size_t i = 0; i < finished.results.size(); ++i) {
@@ -330,7 +344,10 @@ void DispatcherCore::OnEncoded(uint64_t id, absl::StatusOr<EncodedImage> image, 
 
 // --- Groups. ---
 
-void DispatcherCore::OnServing(Group& group) { loads_[&group] = Load{}; }
+void DispatcherCore::OnServing(Group& group) {
+  Load& load = loads_[&group] = Load{};
+  load.patience = IterationPatience(options_.patience);
+}
 
 void DispatcherCore::OnConnected(std::shared_ptr<RankLink> link, absl::Time now) {
   now_ = now;

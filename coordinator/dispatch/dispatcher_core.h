@@ -28,6 +28,7 @@
 #include "coordinator/request/admission.h"
 #include "coordinator/request/answer_text.h"
 #include "coordinator/schedule/iteration_cost.h"
+#include "coordinator/schedule/iteration_patience.h"
 #include "coordinator/schedule/placement.h"
 #include "coordinator/schedule/queue.h"
 #include "coordinator/schedule/request_state.h"
@@ -115,6 +116,7 @@ class DispatcherCore final : private GroupObserver {
     std::string fingerprint;
     Registry::Options registry;  // fingerprint is filled in
     RecoveryOptions recovery;
+    IterationPatience::Options patience;
     IdempotencyOptions idempotency;
     ImageEncoder* encoder = nullptr;  // outlives the core
     // Runs a function on the event loop with its time, from any thread; false if the loop has ended.
@@ -206,9 +208,10 @@ class DispatcherCore final : private GroupObserver {
   // What the core adds to a group.
   struct Load {
     std::vector<Call*> running;
-    bool tokens_left_out = false;  // by the iteration before
-    std::deque<int64_t> rows;      // of the iterations in flight
+    bool tokens_left_out = false;     // by the iteration before
+    std::deque<IterationSize> sizes;  // of the iterations in flight
     IterationCostMeter cost;
+    IterationPatience patience{IterationPatience::Options()};
     absl::Time leave_by = absl::InfiniteFuture();
   };
 
@@ -259,6 +262,7 @@ class DispatcherCore final : private GroupObserver {
   static bool TakesWork(const Group& group) { return group.serving() && !group.leaving(); }
   bool AnyServing() const;
   GroupState StateOf(const Group& group, const Load& load) const;
+  IterationSize SizeOf(const Iteration& iteration) const;
   // Of serving groups, in the order of their names.
   std::vector<GroupState> StatesOfServing() const;
   // The group's limits, and what the operator allows of them.

@@ -29,9 +29,14 @@ bool GroupSession::CanSend(int count) const {
   return serving() && static_cast<int>(pending_.size()) + count <= options_.max_commands;
 }
 
-void GroupSession::SendAll(decltype(CommandMessage::command) command, absl::Time now) {
-  pending_.push_back(
-      Pending{.number = ++last_number_, .sent = now, .is_iteration = false, .work = {}, .results = {}});
+void GroupSession::SendAll(decltype(CommandMessage::command) command, absl::Duration patience,
+                           absl::Time now) {
+  pending_.push_back(Pending{.number = ++last_number_,
+                             .sent = now,
+                             .patience = std::min(patience, options_.iteration_timeout),
+                             .is_iteration = false,
+                             .work = {},
+                             .results = {}});
   if (const auto* iterate = std::get_if<IterateCommand>(&command)) {
     pending_.back().is_iteration = true;
     pending_.back().work = iterate->work;
@@ -41,13 +46,17 @@ void GroupSession::SendAll(decltype(CommandMessage::command) command, absl::Time
   for (const Rank& rank : ranks_) rank.link->Send(message);
 }
 
-void GroupSession::Admit(RequestPlan plan, absl::Time now) { SendAll(AdmitCommand{std::move(plan)}, now); }
-
-void GroupSession::Iterate(std::vector<Work> work, absl::Time now) {
-  SendAll(IterateCommand{std::move(work)}, now);
+void GroupSession::Admit(RequestPlan plan, absl::Time now) {
+  SendAll(AdmitCommand{std::move(plan)}, options_.iteration_timeout, now);
 }
 
-void GroupSession::Release(uint64_t request_id, absl::Time now) { SendAll(ReleaseCommand{request_id}, now); }
+void GroupSession::Iterate(std::vector<Work> work, absl::Duration patience, absl::Time now) {
+  SendAll(IterateCommand{std::move(work)}, patience, now);
+}
+
+void GroupSession::Release(uint64_t request_id, absl::Time now) {
+  SendAll(ReleaseCommand{request_id}, options_.iteration_timeout, now);
+}
 
 absl::Status GroupSession::OnReady(int rank, const ReadyMessage& message) {
   if (message.epoch != options_.epoch) return absl::OkStatus();
@@ -124,12 +133,11 @@ absl::Status GroupSession::CheckDeadlines(absl::Time now) const {
   }
   if (pending_.empty()) return absl::OkStatus();
   const Pending& oldest = pending_.front();
-  if (now - std::max(oldest.sent, last_finished_) <= options_.iteration_timeout) return absl::OkStatus();
+  if (now - std::max(oldest.sent, last_finished_) <= oldest.patience) return absl::OkStatus();
   for (size_t r = 0; r < ranks_.size(); ++r) {
     if (ranks_[r].acknowledged >= oldest.number) continue;
     return absl::DeadlineExceededError(absl::StrCat("rank ", r, " did not finish command ", oldest.number,
-                                                    " within ",
-                                                    absl::FormatDuration(options_.iteration_timeout)));
+                                                    " within ", absl::FormatDuration(oldest.patience)));
   }
   return absl::OkStatus();
 }

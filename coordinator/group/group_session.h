@@ -28,8 +28,9 @@ class GroupSession {
     int max_iterations = 2;
     // Commands of any kind that not all ranks have acknowledged; ranks take 64.
     int max_commands = 32;
-    absl::Duration ready_timeout = absl::Minutes(10);      // from Form to the last Ready
-    absl::Duration iteration_timeout = absl::Minutes(10);  // for the oldest unfinished command
+    absl::Duration ready_timeout = absl::Minutes(10);  // from Form to the last Ready
+    // For the oldest unfinished command, if nothing shorter was said of it.
+    absl::Duration iteration_timeout = absl::Minutes(10);
   };
 
   // What all ranks have executed.
@@ -54,7 +55,8 @@ class GroupSession {
 
   // Numbered commands to all ranks. Only while serving.
   void Admit(RequestPlan plan, absl::Time now);
-  void Iterate(std::vector<Work> work, absl::Time now);
+  // `patience`: how long it may take, if that is less than iteration_timeout.
+  void Iterate(std::vector<Work> work, absl::Duration patience, absl::Time now);
   void Release(uint64_t request_id, absl::Time now);
 
   // Answers. What belongs to an older epoch is ignored.
@@ -77,12 +79,13 @@ class GroupSession {
   struct Pending {
     uint64_t number = 0;
     absl::Time sent;
+    absl::Duration patience;
     bool is_iteration = false;
     std::vector<Work> work;
     std::vector<WorkResult> results;
   };
 
-  void SendAll(decltype(CommandMessage::command) command, absl::Time now);
+  void SendAll(decltype(CommandMessage::command) command, absl::Duration patience, absl::Time now);
   absl::Status TakeResults(Pending& pending, std::vector<WorkResult> results) const;
 
   const Options options_;

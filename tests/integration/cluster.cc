@@ -90,6 +90,7 @@ Cluster::Cluster(ClusterOptions options, std::string dir)
 Cluster::~Cluster() {
   workers_.clear();
   coordinator_.reset();
+  hosts_.reset();  // writes to the folder
   std::error_code ignored;
   std::filesystem::remove_all(dir_, ignored);
 }

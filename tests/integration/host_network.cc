@@ -75,7 +75,8 @@ absl::Status HostNetwork::Build() {
   namespaces_.push_back(net_);
   LANCET_RETURN_IF_ERROR(Ip({"-n", net_, "link", "add", "br0", "type", "bridge"}));
   LANCET_RETURN_IF_ERROR(Ip({"-n", net_, "link", "set", "br0", "up"}));
-  LANCET_RETURN_IF_ERROR(Ip({"link", "add", prefix_, "type", "veth", "peer", "name", "outside", "netns", net_}));
+  LANCET_RETURN_IF_ERROR(
+      Ip({"link", "add", prefix_, "type", "veth", "peer", "name", "outside", "netns", net_}));
   LANCET_RETURN_IF_ERROR(Ip({"-n", net_, "link", "set", "outside", "master", "br0", "up"}));
   LANCET_RETURN_IF_ERROR(Ip({"address", "add", Address(0) + "/24", "dev", prefix_}));
   LANCET_RETURN_IF_ERROR(Ip({"link", "set", prefix_, "up"}));

@@ -56,7 +56,9 @@ TEST(HostsTest, RanksInNamespacesOfTheirOwnSurviveALinkThatGoesDown) {
   const std::string undisturbed = Draw(**cluster);
   ASSERT_FALSE(undisturbed.empty());
   // With a request under way, which waits for the rank and goes on.
-  RunningRequest running((*cluster)->client(), MakeRequest("a cat", 400));
+  GenerationRequest request = Request();
+  request.num_steps = 300;
+  RunningRequest running((*cluster)->client(), request);
   ASSERT_TRUE(running.AwaitSteps(5));
   ASSERT_TRUE((*cluster)->SetLink(1, /*up=*/false).ok());
   ASSERT_TRUE((*cluster)->AwaitHealth(Health::kNotServing).ok());

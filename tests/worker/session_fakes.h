@@ -95,6 +95,10 @@ class FakeCoordinator final : public CoordinatorConnector {
     const std::lock_guard<std::mutex> lock(mu_);
     refuse_dialling_ = refuse;
   }
+  int connects() {
+    const std::lock_guard<std::mutex> lock(mu_);
+    return connects_;
+  }
   bool AwaitConnects(int count) {
     std::unique_lock<std::mutex> lock(mu_);
     return changed_.wait_for(lock, kTestDeadline, [this, count] { return connects_ >= count; });
@@ -183,6 +187,9 @@ class FakeCollective final : public Collective {
   bool aborted_ = false;
 };
 
+// Its iterations do not end before Unstick, whatever happens to the group.
+inline constexpr uint64_t kStuckRequest = 13;
+
 // Records the calls and answers as told. Only the executor thread calls it; what tests read is guarded.
 class FakeEngine final : public Engine {
  public:
@@ -211,6 +218,14 @@ class FakeEngine final : public Engine {
         const absl::Status status = collective_->Barrier(absl::InfiniteFuture());
         if (!status.ok()) return status;
       }
+      if (one.request_id == kStuckRequest) {
+        std::unique_lock<std::mutex> lock(mu_);
+        stuck_ = true;
+        changed_.notify_all();
+        if (!changed_.wait_for(lock, kTestDeadline, [this] { return unstuck_; })) {
+          return absl::DeadlineExceededError("nobody called Unstick");
+        }
+      }
       WorkResult& result = results.emplace_back();
       result.request_id = one.request_id;
       result.kind = one.kind;
@@ -223,6 +238,16 @@ class FakeEngine final : public Engine {
     return request_id == 404 ? absl::NotFoundError("request 404 is unknown") : absl::OkStatus();
   }
   void set_trace(EngineTrace*) override {}
+
+  bool AwaitStuck() {
+    std::unique_lock<std::mutex> lock(mu_);
+    return changed_.wait_for(lock, kTestDeadline, [this] { return stuck_; });
+  }
+  void Unstick() {
+    const std::lock_guard<std::mutex> lock(mu_);
+    unstuck_ = true;
+    changed_.notify_all();
+  }
 
   std::vector<std::string> calls() {
     const std::lock_guard<std::mutex> lock(mu_);
@@ -238,7 +263,10 @@ class FakeEngine final : public Engine {
   }
 
   Collective* collective_ = nullptr;
-  std::mutex mu_;
+  std::mutex mu_;  // guards everything below
+  std::condition_variable changed_;
+  bool stuck_ = false;
+  bool unstuck_ = false;
   std::vector<std::string> calls_;
 };
 

@@ -334,6 +334,40 @@ TEST_F(SessionTest, StopFreesABlockedExecutor) {
   EXPECT_TRUE(link_status_.ok()) << link_status_;
 }
 
+TEST_F(SessionTest, AnExecutorThatDoesNotComeBackEndsTheSession) {
+  SessionOptions options = FastOptions();
+  options.stuck_timeout = absl::Milliseconds(20);
+  options.silence_timeout = absl::Milliseconds(40);  // how often it looks; nothing is promised without a ping
+  Start(options);
+  ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());
+  Form(1);
+  coordinator_.Deliver(Iterate(1, 1, kStuckRequest));
+  ASSERT_TRUE(engine_.AwaitStuck());
+  // However long it takes while its epoch lasts: when that is over is the coordinator's to say.
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EXPECT_EQ(coordinator_.connects(), 1);
+  coordinator_.Deliver(AbortMessage{1, "rank 0 did not finish command 1"});
+  link_.join();
+  EXPECT_EQ(link_status_.code(), absl::StatusCode::kDeadlineExceeded) << link_status_;
+  engine_.Unstick();
+  Join();
+}
+
+TEST_F(SessionTest, AnExecutorThatComesBackInTimeGoesOn) {
+  SessionOptions options = FastOptions();
+  options.silence_timeout = absl::Milliseconds(40);
+  Start(options);
+  ASSERT_TRUE(coordinator_.Expect<RegisterMessage>().has_value());
+  Form(1);
+  coordinator_.Deliver(Iterate(1, 1, kStuckRequest));
+  ASSERT_TRUE(engine_.AwaitStuck());
+  coordinator_.Deliver(AbortMessage{1, "another rank was lost"});
+  engine_.Unstick();
+  Form(2);
+  coordinator_.Deliver(Admit(2, 1, 11));
+  EXPECT_TRUE(coordinator_.Expect<DoneMessage>().has_value());
+}
+
 TEST(SessionCreateTest, RejectsARankOutsideItsWorld) {
   FakeCoordinator coordinator;
   for (const auto& [rank, world_size] : {std::pair{-1, 2}, {2, 2}, {0, 0}}) {

@@ -61,6 +61,8 @@ class DispatcherCoreTest : public ::testing::Test {
       return true;
     };
     options.row_budget = row_budget_;
+    // Clocks jump here by more than an iteration may take.
+    options.patience.least = options.patience.most;
     options.on_readiness = [this](bool serving, bool vision) {
       readiness_.push_back(serving);
       vision_readiness_.push_back(vision);

@@ -42,6 +42,33 @@ TEST_F(RecoveryTest, APictureGoesOnFromItsSnapshot) {
   EXPECT_EQ(pictures_[1], Picture(plan));
 }
 
+TEST_F(RecoveryTest, AnIterationThatTakesFarLongerThanOthersEndsTheEpoch) {
+  options_.patience.least = absl::Seconds(30);
+  FakeGroup& group = AddGroup("g");
+  Submit(Drawing(1, 8));
+  // The prefix, and two steps of the four that the group is asked for.
+  group.Execute(2 + 2);
+  for (int i = 0; i < 2; ++i) Tick(absl::Seconds(14));  // pings are answered
+  EXPECT_TRUE(core_->Groups().at(0).serving);
+  for (int i = 0; i < 2; ++i) Tick(absl::Seconds(2));
+  EXPECT_FALSE(core_->Groups().at(0).serving);
+  Tick(absl::Seconds(1));
+  group.Execute(0);
+  ExecuteAll();
+  EXPECT_THAT(Read(1), Contains("OK"));
+}
+
+TEST_F(RecoveryTest, WorkThatWasNotSeenYetHasAllOfTheTime) {
+  options_.patience.least = absl::Seconds(30);
+  FakeGroup& group = AddGroup("g");
+  Submit(Drawing(1, 2));
+  group.Execute(2 + 2);  // all but the decode
+  for (int i = 0; i < 10; ++i) Tick(absl::Seconds(50));
+  EXPECT_TRUE(core_->Groups().at(0).serving);
+  for (int i = 0; i < 3; ++i) Tick(absl::Seconds(50));
+  EXPECT_FALSE(core_->Groups().at(0).serving);
+}
+
 TEST_F(RecoveryTest, TheSecondOrderSolverAndEditsGoOn) {
   FakeGroup& group = AddGroup("g");
   NewRequest second_order = Drawing(1, 12);

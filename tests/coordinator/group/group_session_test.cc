@@ -17,6 +17,7 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 const absl::Time kStart = absl::FromUnixSeconds(1000);
+constexpr absl::Duration kPatience = absl::InfiniteDuration();  // so that the session's own limit holds
 
 class GroupSessionTest : public ::testing::Test {
  protected:
@@ -76,7 +77,7 @@ TEST_F(GroupSessionTest, EveryRankGetsTheSameNumberedCommands) {
   RequestPlan plan;
   plan.request_id = 5;
   session_.Admit(plan, kStart);
-  session_.Iterate(Step(0), kStart);
+  session_.Iterate(Step(0), kPatience, kStart);
   session_.Release(5, kStart);
   for (FakeRankLink& link : links_) {
     const std::vector<CommandMessage> commands = link.Take<CommandMessage>();
@@ -94,9 +95,9 @@ TEST_F(GroupSessionTest, EveryRankGetsTheSameNumberedCommands) {
 TEST_F(GroupSessionTest, KeepsTwoIterationsInFlight) {
   MakeReady();
   EXPECT_TRUE(session_.CanIterate());
-  session_.Iterate(Step(0), kStart);
+  session_.Iterate(Step(0), kPatience, kStart);
   EXPECT_TRUE(session_.CanIterate());
-  session_.Iterate(Step(1), kStart);
+  session_.Iterate(Step(1), kPatience, kStart);
   EXPECT_FALSE(session_.CanIterate());
   ASSERT_TRUE(session_.OnDone(0, Done(1, 0), kStart).ok());
   EXPECT_FALSE(session_.CanIterate());  // rank 1 has not acknowledged
@@ -106,8 +107,8 @@ TEST_F(GroupSessionTest, KeepsTwoIterationsInFlight) {
 
 TEST_F(GroupSessionTest, AnIterationIsFinishedWhenAllRanksSaySoWithTheResultsOfRank0) {
   MakeReady();
-  session_.Iterate(Step(0), kStart);
-  session_.Iterate(Step(1), kStart);
+  session_.Iterate(Step(0), kPatience, kStart);
+  session_.Iterate(Step(1), kPatience, kStart);
   auto finished = session_.OnDone(1, DoneMessage{7, 1, {}}, kStart + absl::Seconds(1));
   ASSERT_TRUE(finished.ok());
   EXPECT_THAT(*finished, IsEmpty());
@@ -125,7 +126,7 @@ TEST_F(GroupSessionTest, AnIterationIsFinishedWhenAllRanksSaySoWithTheResultsOfR
 
 TEST_F(GroupSessionTest, RefusesNumbersOutOfOrderAndResultsThatDoNotMatch) {
   MakeReady();
-  session_.Iterate(Step(0), kStart);
+  session_.Iterate(Step(0), kPatience, kStart);
   EXPECT_FALSE(session_.OnDone(0, Done(2, 0), kStart).ok());
   EXPECT_FALSE(session_.OnDone(0, Done(0, 0), kStart).ok());
   EXPECT_FALSE(session_.OnDone(0, Done(1, 3), kStart).ok());
@@ -133,14 +134,14 @@ TEST_F(GroupSessionTest, RefusesNumbersOutOfOrderAndResultsThatDoNotMatch) {
 
 TEST_F(GroupSessionTest, RefusesMissingResultsAndAMissingPicture) {
   MakeReady();
-  session_.Iterate(Step(0), kStart);
+  session_.Iterate(Step(0), kPatience, kStart);
   const absl::Status missing = session_.OnDone(0, DoneMessage{7, 1, {}}, kStart).status();
   EXPECT_THAT(std::string(missing.message()), HasSubstr("0 results, expected 1"));
 }
 
 TEST_F(GroupSessionTest, ADecodeWithoutAPictureIsAnError) {
   MakeReady();
-  session_.Iterate({Work{5, WorkKind::kDecode, 0, PreviewMethod::kNone}}, kStart);
+  session_.Iterate({Work{5, WorkKind::kDecode, 0, PreviewMethod::kNone}}, kPatience, kStart);
   DoneMessage done = Done(1, 0);
   done.results[0].kind = WorkKind::kDecode;
   EXPECT_THAT(std::string(session_.OnDone(0, std::move(done), kStart).status().message()),
@@ -149,7 +150,7 @@ TEST_F(GroupSessionTest, ADecodeWithoutAPictureIsAnError) {
 
 TEST_F(GroupSessionTest, IgnoresWhatBelongsToAnOlderEpoch) {
   MakeReady();
-  session_.Iterate(Step(0), kStart);
+  session_.Iterate(Step(0), kPatience, kStart);
   EXPECT_TRUE(session_.OnDone(0, DoneMessage{6, 99, {}}, kStart).ok());
   EXPECT_TRUE(session_.OnFault(0, FaultMessage{6, "old"}).ok());
   EXPECT_THAT(std::string(session_.OnFault(1, FaultMessage{7, "no memory"}).message()),
@@ -165,8 +166,8 @@ TEST_F(GroupSessionTest, DeadlinesNameTheRankThatIsBehind) {
   EXPECT_TRUE(session_.CheckDeadlines(kStart + absl::Hours(1)).ok());  // idle is fine
 
   const absl::Time sent = kStart + absl::Hours(1);
-  session_.Iterate(Step(0), sent);
-  session_.Iterate(Step(1), sent);
+  session_.Iterate(Step(0), kPatience, sent);
+  session_.Iterate(Step(1), kPatience, sent);
   ASSERT_TRUE(session_.OnDone(0, Done(1, 0), sent + absl::Seconds(1)).ok());
   EXPECT_TRUE(session_.CheckDeadlines(sent + absl::Seconds(30)).ok());
   const absl::Status late = session_.CheckDeadlines(sent + absl::Seconds(31));
@@ -175,6 +176,19 @@ TEST_F(GroupSessionTest, DeadlinesNameTheRankThatIsBehind) {
   // The second iteration has its own time, counted from when it could begin.
   ASSERT_TRUE(session_.OnDone(1, DoneMessage{7, 1, {}}, sent + absl::Seconds(30)).ok());
   EXPECT_TRUE(session_.CheckDeadlines(sent + absl::Seconds(59)).ok());
+}
+
+TEST_F(GroupSessionTest, AnIterationMayHaveLessTimeThanTheRest) {
+  MakeReady();
+  session_.Iterate(Step(0), absl::Seconds(3), kStart);
+  EXPECT_TRUE(session_.CheckDeadlines(kStart + absl::Seconds(3)).ok());
+  const absl::Status late = session_.CheckDeadlines(kStart + absl::Seconds(4));
+  EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(late.message()), HasSubstr("within 3s"));
+  for (const int rank : {0, 1}) ASSERT_TRUE(session_.OnDone(rank, Done(1, 0), kStart).ok());
+  session_.Release(5, kStart);
+  EXPECT_TRUE(session_.CheckDeadlines(kStart + absl::Seconds(30)).ok());
+  EXPECT_FALSE(session_.CheckDeadlines(kStart + absl::Seconds(31)).ok());
 }
 
 TEST_F(GroupSessionTest, AbortReachesEveryRank) {
