@@ -51,7 +51,7 @@ def corpus(unknown_names, count=20000, seed=1):
     return texts
 
 
-def llm_config(tokenizer, hidden=512, layers=6, inner=1024):
+def llm_config(tokenizer, hidden=512, layers=6, inner=1024, tower_depth=4):
     """llm_config.json: the public file's keys with the demo's sizes."""
     special = tokenizer.special
     return {
@@ -84,7 +84,7 @@ def llm_config(tokenizer, hidden=512, layers=6, inner=1024):
         "use_sliding_window": False,
         "vocab_size": -(-(len(tokenizer.vocab) + len(special)) // 16) * 16,
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-        "vision_config": vision_config(hidden),
+        "vision_config": vision_config(hidden, depth=tower_depth),
     }
 
 
@@ -129,8 +129,7 @@ def prepare(
     vocab, merges = bpe.train(corpus(names, corpus_size))
     bpe.write_files(os.path.join(out, "Lance_3B"), vocab, merges)
     tokenizer = bpe.Tokenizer(vocab, merges)
-    config = llm_config(tokenizer, hidden, layers, inner)
-    config["vision_config"]["depth"] = tower_depth
+    config = llm_config(tokenizer, hidden, layers, inner, tower_depth)
     write_json(os.path.join(out, "Lance_3B", "llm_config.json"), config, 2)
     write_json(os.path.join(out, "Qwen2.5-VL-ViT", "config.json"), config["vision_config"], 2)
     write_json(
