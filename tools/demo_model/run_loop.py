@@ -36,6 +36,8 @@ def loader_of(stream, workers, device):
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
         persistent_workers=workers > 0,
+        # Workers never touch the device, and inherit the tokenizer's caches.
+        multiprocessing_context="fork" if workers else None,
     )
 
 
