@@ -8,7 +8,7 @@ import torch
 import captions
 import tasks
 from render import SLOTS, scene_arrays
-from scenes import SceneSampler
+from scenes import SceneSampler, unknown_name_is_held_out
 from sequences import round_rows
 
 SQUARE = (256, 256)
@@ -62,7 +62,8 @@ class BatchMaker:
         self.sampler = SceneSampler(self.rng, held_out, atlas_nameless)
         # Prompts never name a sprite without a name.
         self.drawn = SceneSampler(self.rng, held_out, 0)
-        self.tokenizer, self.unknown_names = tokenizer, unknown_names
+        self.tokenizer = tokenizer
+        self.unknown_names = [name for name in unknown_names if unknown_name_is_held_out(name) == held_out]
         self.sizes, self.slots = sizes, slots
         self.post = tokenizer.suffix()
 

@@ -86,6 +86,9 @@ class Stages:
             self.tool("make_requests.py", "--out", self.path("calibration"), "--training", "--seed", "7", *few)
         if not os.path.exists(self.path("unseen", "questions.json")):
             self.tool("make_requests.py", "--out", self.path("unseen"), *tiny)
+        if not os.path.exists(self.path("unknown", "questions.json")):
+            few = ["--prompts", "1" if self.arguments.smoke else "60", "--edits", "0", "--questions", "0"]
+            self.tool("make_requests.py", "--out", self.path("unknown"), "--unknown_share", "1", *few)
 
     def quantise(self):
         """WORK/model by lancet-calibrate and lancet-quantize, colours of previews by lancet-fit-preview."""
@@ -142,7 +145,8 @@ class Stages:
                 "--steps",
                 "12",
             )
-        self.tool("evaluate.py", "--model_dir", self.path("model"), "--requests", unseen, *few)
+        for requests in (unseen, self.path("unknown")):
+            self.tool("evaluate.py", "--model_dir", self.path("model"), "--requests", requests, *few)
         if os.path.exists(os.path.join(self.arguments.programs, "lancet-eval")):
             self.program(
                 "lancet-eval",

@@ -91,11 +91,11 @@ def describe_placed(scene, rng, name_of=words.one_of):
     return subject + background_phrase(scene.background, rng)
 
 
-def sample_prompt(sampler, unknown_names, height=256, width=256):
+def sample_prompt(sampler, unknown_names, height=256, width=256, unknown_share=UNKNOWN_SHARE):
     """(prompt, Scene) with the shares of KINDS."""
     rng = sampler.rng
     kind = rng.choices([name for name, _ in KINDS], [share for _, share in KINDS])[0]
-    if unknown_names and rng.random() < UNKNOWN_SHARE:
+    if unknown_names and rng.random() < unknown_share:
         return _with_unknown(sampler, unknown_names, height, width)
     if kind == "count":
         count = rng.randint(2, 4)

@@ -16,7 +16,7 @@ import glyphs
 import sprites
 import tasks
 import words
-from scenes import SceneSampler
+from scenes import SceneSampler, unknown_name_is_held_out
 
 
 def scene_facts(scene):
@@ -41,13 +41,13 @@ class RequestSetWriter:
         with open(os.path.join(self.folder, name + ".json"), "w", encoding="utf-8") as file:
             json.dump(entries, file, indent=1)
 
-    def prompts(self, sampler, count, wide_share, unknown_names=()):
+    def prompts(self, sampler, count, wide_share, unknown_names=(), unknown_share=0.0):
         entries = []
         for number in range(count):
             height, width = (
                 words.SIZES[0] if sampler.rng.random() >= wide_share else sampler.rng.choice(words.SIZES[1:])
             )
-            prompt, scene = captions.sample_prompt(sampler, list(unknown_names), height, width)
+            prompt, scene = captions.sample_prompt(sampler, list(unknown_names), height, width, unknown_share)
             entry = {
                 "prompt": prompt,
                 "picture": self.picture(f"picture_{number:03}.png", scene),
@@ -109,15 +109,16 @@ def main():
         action="store_true",
         help="only pairs that training has, for calibration sets that do not meet the judge's",
     )
-    parser.add_argument("--unknown", action="store_true", help="a share of prompts names unknown objects")
+    parser.add_argument("--unknown_share", type=float, default=0.0, help="prompts that name something unknown")
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--font", default=glyphs.FONT)
     arguments = parser.parse_args()
     sampler = SceneSampler(random.Random(arguments.seed), held_out=not arguments.training)
     writer = RequestSetWriter(arguments.out, sprites.SpriteBank(glyphs.EmojiFont(arguments.font)))
-    prompts = writer.prompts(
-        sampler, arguments.prompts, arguments.wide_share, glyphs.unknown_names() if arguments.unknown else ()
-    )
+    names = []
+    if arguments.unknown_share > 0:
+        names = [name for name in glyphs.unknown_names() if unknown_name_is_held_out(name) != arguments.training]
+    prompts = writer.prompts(sampler, arguments.prompts, arguments.wide_share, names, arguments.unknown_share)
     edits = writer.edits(sampler, arguments.edits)
     questions = writer.questions(sampler, arguments.questions)
     print(f"{len(prompts)} prompts, {len(edits)} edits, {len(questions)} questions: {arguments.out}")
