@@ -1,9 +1,16 @@
-// Speed of the trunk's kernels beside what the machine can do. Each benchmark reports GFLOP/s and its share
-// of a limit measured in the same process: a loop of independent bf16 products on registers (the instruction
-// that the widest kernel uses), or, for one token, a read of memory as large as the weights.
+// Speed of the trunk's kernels beside what the machine can do. The limits are measured first, in the same
+// process, and printed; each benchmark then reports GFLOP/s and its share of its own limit, measured again
+// right after it, as on a shared machine limits move:
+//   of_peak    independent f32 or bf16 multiply-adds on registers, the widest that the kernel may use
+//   of_int8    products of bytes on registers, for w4a8_int8
+//   of_block   whole blocks of w4a8_int8 on registers (bench/peak.h)
+//   of_memory  a read of memory as large as the weights, for few tokens
+// Times are of the thread's own CPU, so that other work on the machine counts less. One thread.
+#include <cstdio>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/peak.h"
@@ -11,15 +18,17 @@
 #include "kernels/activation.h"
 #include "kernels/attention.h"
 #include "kernels/bf16_gemm.h"
+#include "kernels/int8_gemm.h"
 #include "kernels/nvfp4.h"
 
 namespace lancet {
 namespace {
 
-std::unique_ptr<KernelContext> Context(CpuIsa isa) {
+std::unique_ptr<KernelContext> Context(CpuIsa isa, bool vnni = true) {
   CpuOptions options;
   options.threads = 1;
   options.max_isa = isa;
+  options.use_vnni = vnni;
   auto ctx = KernelContext::CreateCpu(options);
   if (!ctx.ok()) return nullptr;
   (*ctx)->BindCallingThread();
@@ -36,40 +45,103 @@ std::vector<bf16> Values(int64_t n) {
   return v;
 }
 
-void Report(benchmark::State& state, double flops) {
-  const double done = flops * static_cast<double>(state.iterations());
-  state.counters["GFLOP/s"] = benchmark::Counter(done / 1e9, benchmark::Counter::kIsRate);
-  // Measured right after the benchmark: on a shared machine the limit moves too.
-  const double peak = MeasurePeakFlops(DetectCpuIsa());
-  state.counters["of_peak"] = benchmark::Counter(done / peak, benchmark::Counter::kIsRate);
+// Share of `limit`, operations or bytes a second, of `done` of them in each iteration.
+void Share(benchmark::State& state, const char* name, double done, double limit) {
+  state.counters[name] =
+      benchmark::Counter(done * static_cast<double>(state.iterations()) / limit, benchmark::Counter::kIsRate);
 }
 
-// Arguments: rows, cols, tokens, instruction set.
-void BM_Nvfp4Gemm(benchmark::State& state) {
+void Report(benchmark::State& state, double flops, CpuIsa isa = DetectCpuIsa()) {
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(flops * static_cast<double>(state.iterations()) / 1e9, benchmark::Counter::kIsRate);
+  Share(state, "of_peak", flops, MeasurePeakFlops(isa));
+}
+
+// How an NVFP4 product multiplies.
+enum class Mode { kW4A16, kInt8, kInt8NoVnni };
+
+std::string Label(const KernelContext& ctx, Mode mode) {
+  const std::string isa(CpuIsaName(ctx.isa()));
+  return mode == Mode::kW4A16 ? "w4a16 " + isa : "w4a8_int8 " + isa + (ctx.has_vnni() ? " vnni" : "");
+}
+
+void ReportNvfp4(benchmark::State& state, const KernelContext& ctx, Mode mode, double weights, int64_t tokens,
+                 int64_t bytes) {
+  state.SetLabel(Label(ctx, mode));
+  const double flops = 2.0 * weights * static_cast<double>(tokens);
+  Report(state, flops, ctx.isa());
+  if (mode != Mode::kW4A16) {
+    Share(state, "of_int8", flops, MeasurePeakInt8(ctx.isa(), ctx.has_vnni()));
+    Share(state, "of_block", flops, MeasureBlockInt8(ctx.isa(), ctx.has_vnni()));
+  }
+  if (tokens <= 8) {
+    state.counters["GB/s"] =
+        benchmark::Counter(static_cast<double>(bytes) * static_cast<double>(state.iterations()) / 1e9,
+                           benchmark::Counter::kIsRate);
+    Share(state, "of_memory", static_cast<double>(bytes), MeasureReadBandwidth(bytes));
+  }
+}
+
+Nvfp4Weights RandomWeights(const KernelContext& ctx, int64_t rows, int64_t cols) {
+  std::vector<uint8_t> codes(static_cast<size_t>(rows * cols / 2));
+  uint32_t random = 7;
+  for (uint8_t& byte : codes) byte = static_cast<uint8_t>((random = random * 1664525u + 1013904223u) >> 24);
+  const std::vector<bf16> scales(static_cast<size_t>(rows * cols / 16), ToBf16(0.01f));
+  auto packed = Nvfp4Weights::Pack(ctx, {{rows, cols, codes.data(), cols / 2, scales.data(), cols / 16}});
+  return packed.ok() ? *std::move(packed) : Nvfp4Weights();
+}
+
+absl::Status Product(const KernelContext& ctx, Mode mode, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
+                     MatrixView<bf16> y) {
+  return mode == Mode::kW4A16 ? Nvfp4Gemm(ctx, x, w, {}, y) : Int8Gemm(ctx, x, w, {}, y);
+}
+
+// Arguments: rows, cols, tokens, instruction set, Mode.
+void BM_Nvfp4(benchmark::State& state) {
   const int64_t rows = state.range(0);
   const int64_t cols = state.range(1);
   const int64_t tokens = state.range(2);
-  const auto ctx = Context(static_cast<CpuIsa>(state.range(3)));
-  const std::vector<uint8_t> codes(static_cast<size_t>(rows * cols / 2), 0x53);
-  const std::vector<bf16> scales(static_cast<size_t>(rows * cols / 16), ToBf16(0.01f));
-  const Nvfp4MatrixView view = {rows, cols, codes.data(), cols / 2, scales.data(), cols / 16};
-  const auto weights = Nvfp4Weights::Pack(*ctx, {view});
+  const Mode mode = static_cast<Mode>(state.range(4));
+  const auto ctx = Context(static_cast<CpuIsa>(state.range(3)), mode != Mode::kInt8NoVnni);
+  const Nvfp4Weights weights = RandomWeights(*ctx, rows, cols);
   const std::vector<bf16> x = Values(tokens * cols);
   std::vector<bf16> y(static_cast<size_t>(tokens * rows));
   while (state.KeepRunning()) {
     const absl::Status status =
-        Nvfp4Gemm(*ctx, {x.data(), tokens, cols}, *weights, {}, {y.data(), tokens, rows});
+        Product(*ctx, mode, {x.data(), tokens, cols}, weights, {y.data(), tokens, rows});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
   }
-  state.SetLabel(std::string(CpuIsaName(ctx->isa())));
-  Report(state, 2.0 * static_cast<double>(rows * cols * tokens));
-  if (tokens == 1) {
-    const double bytes =
-        static_cast<double>(weights->resident_bytes()) * static_cast<double>(state.iterations());
-    state.counters["GB/s"] = benchmark::Counter(bytes / 1e9, benchmark::Counter::kIsRate);
-    state.counters["of_memory"] = benchmark::Counter(bytes / MeasureReadBandwidth(weights->resident_bytes()),
-                                                     benchmark::Counter::kIsRate);
+  ReportNvfp4(state, *ctx, mode, static_cast<double>(rows * cols), tokens, weights.resident_bytes());
+}
+
+// The products of one layer and expert at the release's sizes, one after the other. Arguments: tokens, Mode.
+void BM_LayerLinears(benchmark::State& state) {
+  const int64_t tokens = state.range(0);
+  const Mode mode = static_cast<Mode>(state.range(1));
+  const auto ctx = Context(DetectCpuIsa());
+  std::vector<Nvfp4Weights> linears;
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{2560, 2048},  // q, k and v
+                                   {2048, 2048},                             // o
+                                   {2 * 11008, 2048},                        // gate and up
+                                   {2048, 11008}}) {                         // down
+    linears.push_back(RandomWeights(*ctx, rows, cols));
   }
+  const std::vector<bf16> x = Values(tokens * 11008);
+  std::vector<bf16> y(static_cast<size_t>(tokens * 2 * 11008));
+  while (state.KeepRunning()) {
+    for (const Nvfp4Weights& w : linears) {
+      const absl::Status status =
+          Product(*ctx, mode, {x.data(), tokens, w.cols()}, w, {y.data(), tokens, w.rows()});
+      if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
+    }
+  }
+  double weights = 0;
+  int64_t bytes = 0;
+  for (const Nvfp4Weights& w : linears) {
+    weights += static_cast<double>(w.rows() * w.cols());
+    bytes += w.resident_bytes();
+  }
+  ReportNvfp4(state, *ctx, mode, weights, tokens, bytes);
 }
 
 void BM_Bf16Gemm(benchmark::State& state) {
@@ -138,21 +210,51 @@ void BM_SiluMul(benchmark::State& state) {
 
 void Nvfp4Shapes(benchmark::internal::Benchmark* bench) {
   const int64_t best = static_cast<int64_t>(DetectCpuIsa());
-  for (const int64_t tokens : {1, 18, 258, 516, 2306}) {
-    bench->Args({2048, 2048, tokens, best});
-    bench->Args({11008, 2048, tokens, best});
-    bench->Args({2048, 11008, tokens, best});
+  const bool vnni = DetectVnni(DetectCpuIsa());
+  for (const Mode mode : {Mode::kW4A16, Mode::kInt8}) {
+    const int64_t m = static_cast<int64_t>(mode);
+    for (const int64_t tokens : {1, 2, 4, 8, 18, 32, 258, 516, 2306}) {
+      bench->Args({2048, 2048, tokens, best, m});
+      bench->Args({2048, 11008, tokens, best, m});
+    }
+    // The bundled model's widths.
+    for (const int64_t tokens : {1, 18, 258}) {
+      bench->Args({2048, 512, tokens, best, m});
+      bench->Args({512, 1024, tokens, best, m});
+    }
+    for (int64_t isa = 0; isa < best; ++isa) {
+      bench->Args({2048, 2048, 1, isa, m});
+      bench->Args({2048, 2048, 258, isa, m});
+    }
   }
-  // The bundled model's widths.
-  for (const int64_t tokens : {1, 18, 258, 516}) {
-    bench->Args({512, 512, tokens, best});
-    bench->Args({2048, 512, tokens, best});
-    bench->Args({512, 1024, tokens, best});
+  if (!vnni) return;
+  for (const int64_t tokens : {1, 258}) {
+    bench->Args({2048, 2048, tokens, best, static_cast<int64_t>(Mode::kInt8NoVnni)});
   }
-  for (int64_t isa = 0; isa < best; ++isa) bench->Args({2048, 2048, 258, isa});
 }
 
-BENCHMARK(BM_Nvfp4Gemm)->Apply(Nvfp4Shapes)->Unit(benchmark::kMicrosecond);
+void LayerShapes(benchmark::internal::Benchmark* bench) {
+  for (const Mode mode : {Mode::kW4A16, Mode::kInt8}) {
+    for (const int64_t tokens : {1, 8, 258, 2306}) bench->Args({tokens, static_cast<int64_t>(mode)});
+  }
+}
+
+void PrintLimits() {
+  const CpuIsa isa = DetectCpuIsa();
+  const bool vnni = DetectVnni(isa);
+  constexpr int64_t kStreamBytes = int64_t{256} << 20;
+  std::printf(
+      "%s%s, one thread: memory read %.1f GB/s (of 256 MiB), %s products %.0f GFLOP/s, int8 products %.0f "
+      "G/s, "
+      "in blocks of 16 with a scale %.0f G/s\n",
+      std::string(CpuIsaName(isa)).c_str(), vnni ? " vnni" : "", MeasureReadBandwidth(kStreamBytes) / 1e9,
+      isa == CpuIsa::kAvx512Bf16 ? "bf16" : "f32", MeasurePeakFlops(isa) / 1e9,
+      MeasurePeakInt8(isa, vnni) / 1e9, MeasureBlockInt8(isa, vnni) / 1e9);
+  std::fflush(stdout);
+}
+
+BENCHMARK(BM_LayerLinears)->Apply(LayerShapes)->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_Nvfp4)->Apply(Nvfp4Shapes)->Unit(benchmark::kMicrosecond);
 BENCHMARK(BM_Bf16Gemm)
     ->Args({2048, 48, 258})
     ->Args({48, 2048, 258})
@@ -171,4 +273,11 @@ BENCHMARK(BM_SiluMul)->Args({258, 11008})->Unit(benchmark::kMicrosecond);
 }  // namespace
 }  // namespace lancet
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  lancet::PrintLimits();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}

@@ -32,16 +32,6 @@ absl::string_view CpuIsaName(CpuIsa isa) {
   return "?";
 }
 
-CpuIsa DetectCpuIsa() {
-  __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return CpuIsa::kPortable;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq")) {
-    return CpuIsa::kAvx2;
-  }
-  return __builtin_cpu_supports("avx512bf16") ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
-}
-
 void KernelContext::FreeDeleter::operator()(std::byte* p) const { std::free(p); }
 
 absl::StatusOr<std::unique_ptr<KernelContext>> KernelContext::CreateCpu(const CpuOptions& options) {
@@ -51,6 +41,7 @@ absl::StatusOr<std::unique_ptr<KernelContext>> KernelContext::CreateCpu(const Cp
   }
   std::unique_ptr<KernelContext> ctx(new KernelContext());
   ctx->isa_ = std::min(DetectCpuIsa(), options.max_isa);
+  ctx->has_vnni_ = options.use_vnni && DetectVnni(ctx->isa_);
   ctx->nice_ = options.nice;
   const size_t bytes = kScratchBytes * static_cast<size_t>(options.threads);
   ctx->scratch_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes)));
@@ -64,7 +55,8 @@ absl::StatusOr<std::unique_ptr<KernelContext>> KernelContext::CreateCpu(const Cp
 
 std::string KernelContext::description() const {
   const int threads = pool_->num_threads();
-  return absl::StrCat("cpu ", CpuIsaName(isa_), ", ", threads, threads == 1 ? " thread" : " threads");
+  return absl::StrCat("cpu ", CpuIsaName(isa_), has_vnni_ ? " vnni" : "", ", ", threads,
+                      threads == 1 ? " thread" : " threads");
 }
 
 absl::Span<std::byte> KernelContext::scratch(int thread) const {

@@ -19,11 +19,14 @@ enum class CpuIsa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 absl::string_view CpuIsaName(CpuIsa isa);
 // The best one that this machine runs.
 CpuIsa DetectCpuIsa();
+// Whether it has dot products of bytes (VNNI) as wide as the vectors of `isa`.
+bool DetectVnni(CpuIsa isa);
 
 struct CpuOptions {
   int threads = 1;
   int nice = 0;                          // lowered priority of compute threads, see ThreadPool
   CpuIsa max_isa = CpuIsa::kAvx512Bf16;  // tests lower it; never raised above what the machine has
+  bool use_vnni = true;                  // likewise
 };
 
 class KernelContext {
@@ -32,8 +35,9 @@ class KernelContext {
   static absl::StatusOr<std::unique_ptr<KernelContext>> CreateCpu(const CpuOptions& options);
 
   CpuIsa isa() const { return isa_; }
+  bool has_vnni() const { return has_vnni_; }  // at the width of isa()
   ThreadPool& pool() const { return *pool_; }
-  // "cpu avx512_bf16, 2 threads".
+  // "cpu avx512_bf16 vnni, 2 threads".
   std::string description() const;
 
   // Scratch of one thread of the pool (64-byte aligned, kScratchBytes long), for panels and tiles within one
@@ -56,6 +60,7 @@ class KernelContext {
   KernelContext() = default;
 
   CpuIsa isa_ = CpuIsa::kPortable;
+  bool has_vnni_ = false;
   int nice_ = 0;
   std::unique_ptr<ThreadPool> pool_;
   struct FreeDeleter {

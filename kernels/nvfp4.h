@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,6 +14,7 @@
 #include "common/bf16.h"
 #include "common/tensor_view.h"
 #include "kernels/kernel_context.h"
+#include "kernels/packed_buffer.h"
 
 namespace lancet {
 
@@ -28,12 +28,21 @@ struct Nvfp4MatrixView {
   int64_t scales_stride = 0;
 };
 
+// What packed weights keep of their block scales.
+//   kBf16  as they are
+//   kE4m3  E4M3 bytes under one factor over all parts (EncodeScales of kernels/quantise.h), which takes a
+//   tenth
+//          off the weights' size; of products with 8-bit activations only (kernels/int8_gemm.h)
+enum class BlockScales { kBf16, kE4m3 };
+
 // NVFP4 weights of one Linear, or of several with the same input stacked by rows, repacked for the kernels of
 // a context. Resident bytes are those of codes and scales: nothing is kept expanded.
 class Nvfp4Weights {
  public:
   // Stacks `parts` (all with the same cols; parts may have 0 rows). Copies; the views may go away.
-  static absl::StatusOr<Nvfp4Weights> Pack(const KernelContext& ctx, absl::Span<const Nvfp4MatrixView> parts);
+  // InvalidArgument for shapes that disagree, and in kE4m3 for a scale that is not finite.
+  static absl::StatusOr<Nvfp4Weights> Pack(const KernelContext& ctx, absl::Span<const Nvfp4MatrixView> parts,
+                                           BlockScales form = BlockScales::kBf16);
 
   Nvfp4Weights() = default;
   int64_t rows() const { return rows_; }
@@ -41,23 +50,30 @@ class Nvfp4Weights {
   int64_t resident_bytes() const;
 
   // Layout, read by the kernels in kernels/cpu/: rows are grouped in panels of kPanelRows, the last one
-  // padded with zero codes and zero scales. codes: [panel][cols / 2][kPanelRows] bytes; scales: [panel][cols
-  // / 16][kPanelRows] bf16.
+  // padded with zero codes and zero scales. A panel is its codes, [cols / 16][2][kPanelRows][4] bytes, of
+  // which four are eight consecutive columns of a row, and then its scales, [cols / 16][kPanelRows] bf16 or
+  // E4M3.
   static constexpr int64_t kPanelRows = 16;
-  const std::vector<uint8_t>& codes() const { return codes_; }
-  const std::vector<bf16>& scales() const { return scales_; }
+  const uint8_t* panels() const { return panels_.data(); }
+  // Every scale is zero, or so far from the ends of bf16's range that doubling and halving products is exact.
+  bool plain_scales() const { return plain_scales_; }
+  BlockScales scale_form() const { return scale_form_; }
+  float scale_factor() const { return scale_factor_; }  // of kE4m3; else 1
 
  private:
   int64_t rows_ = 0;
   int64_t cols_ = 0;
-  std::vector<uint8_t> codes_;
-  std::vector<bf16> scales_;
+  bool plain_scales_ = true;
+  BlockScales scale_form_ = BlockScales::kBf16;
+  float scale_factor_ = 1.0f;
+  PackedBuffer panels_;
 };
 
 // y = x * w^T + bias, rounded once to bf16.
 //   x: [tokens, cols]   bias: [rows], or empty for none   y: [tokens, rows], must not overlap x
 // A row of y depends on that row of x alone, to the bit: not on `tokens`, nor on the number of threads.
-// InvalidArgument if shapes disagree. tokens or rows may be 0; cols == 0 gives the bias (or zeros).
+// InvalidArgument if shapes disagree or scales are not kBf16. tokens or rows may be 0; cols == 0 gives the
+// bias (or zeros).
 absl::Status Nvfp4Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
                        absl::Span<const bf16> bias, MatrixView<bf16> y);
 

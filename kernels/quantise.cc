@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/number_formats.h"
 
@@ -62,6 +63,21 @@ float QuantiseFp8Row(absl::Span<const bf16> x, absl::Span<uint8_t> bytes) {
   const float inverse = 1.0f / factor;
   for (size_t i = 0; i < x.size(); ++i) bytes[i] = ToE4m3(ToFloat(x[i]) * inverse);
   return factor;
+}
+
+float QuantiseInt8Row(absl::Span<const bf16> x, absl::Span<int8_t> values) {
+  std::fill(values.begin(), values.end(), int8_t{0});
+  uint16_t magnitude = 0;  // bits, of which infinity and then NaN are the largest
+  for (const bf16 value : x) magnitude = std::max<uint16_t>(magnitude, value.bits & 0x7fff);
+  if (magnitude >= 0x7f80) return std::numeric_limits<float>::quiet_NaN();
+  const float largest = ToFloat(bf16{magnitude});
+  if (largest < 0x1p-100f) return 1.0f;
+  const float inverse = 127.0f / largest;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: behind it a float has no room for a fraction
+  for (size_t i = 0; i < x.size(); ++i) {
+    values[i] = static_cast<int8_t>(static_cast<int32_t>((ToFloat(x[i]) * inverse + kRound) - kRound));
+  }
+  return largest / 127.0f;
 }
 
 Fp8Weights EncodeFp8Weights(const Nvfp4MatrixView& w) {

@@ -34,6 +34,11 @@ float Nvfp4Factor(absl::Span<const bf16> x);  // of a whole tensor; 1 if it is a
 // One row of activations in E4M3 with its own factor amax / 448 (1 for a row of zeros). Returns the factor.
 float QuantiseFp8Row(absl::Span<const bf16> x, absl::Span<uint8_t> bytes);
 
+// One row of activations as integers from -127 to 127 with its own factor amax / 127: x * (127 / amax),
+// rounded to nearest, ties to even. Zeros and factor 1 for a row below 2^-100; zeros and NaN for one that is
+// not finite. Returns the factor.
+float QuantiseInt8Row(absl::Span<const bf16> x, absl::Span<int8_t> values);
+
 // NVFP4 weights re-encoded to E4M3 with a factor per output row: w ~ bytes * factors[row].
 struct Fp8Weights {
   int64_t rows = 0;

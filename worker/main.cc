@@ -30,6 +30,7 @@
 #include "worker/collective/tcp_collective.h"
 #include "worker/collective/tcp_listener.h"
 #include "worker/cpu_list.h"
+#include "worker/engine/cuda_runner.h"
 #include "worker/engine/engine.h"
 #include "worker/grpc_coordinator_stream.h"
 #include "worker/session.h"
@@ -45,10 +46,20 @@ ABSL_FLAG(
     std::string, device_transport, "auto",
     "How the CUDA devices of a group reach each other, the same on all its ranks: peer (kernels read the "
     "peers' memory), nccl, or auto: the first that works");
-ABSL_FLAG(std::string, linear_mode, "w4a16",
-          "How 4-bit weights are multiplied: w4a16 (expanded to bf16), w4a8_fp8 (E4M3 on both sides) or w4a4 "
-          "(NVFP4 on both sides; as w4a16 where a CUDA device has no FP4 units). The CPU emulates the last "
-          "two, slowly: their results without the device");
+ABSL_FLAG(
+    std::string, linear_mode, "w4a16",
+    "How 4-bit weights are multiplied: w4a16 (expanded to bf16), w4a8_int8 (with activations of 8 bits, on "
+    "the CPU), w4a8_fp8 (E4M3 on both sides) or w4a4 (NVFP4 on both sides; as w4a16 where a CUDA device "
+    "has no FP4 units). w4a8 is the 8-bit kind of the device. The CPU emulates w4a8_fp8 and w4a4, slowly: "
+    "their results without the device");
+ABSL_FLAG(
+    std::string, head, "bf16",
+    "What the output head of answers is kept as on the CPU: bf16, or int8, which takes half the memory and "
+    "the time to read it");
+ABSL_FLAG(
+    std::string, block_scales, "bf16",
+    "What w4a8_int8 keeps block scales as: bf16, or e4m3 under a factor per product, which takes a tenth off "
+    "the weights and the time to read them");
 ABSL_FLAG(std::vector<std::string>, bf16_linears, {},
           "Linears that stay in w4a16 in the other modes: patterns with * and ? over whole names, such as "
           "'*.down_proj,*.layers.0.*'");
@@ -187,7 +198,13 @@ absl::Status ReadDeviceFlags(lancet::EngineOptions& engine) {
     return absl::InvalidArgumentError(
         absl::StrCat("--device_transport is ", transport, "; expected auto, peer or nccl"));
   }
-  LANCET_ASSIGN_OR_RETURN(engine.linears.mode, lancet::ParseLinearMode(absl::GetFlag(FLAGS_linear_mode)));
+  const bool on_cuda = engine.device == lancet::DeviceKind::kCuda ||
+                       (engine.device == lancet::DeviceKind::kAuto && lancet::HasCudaDevice());
+  LANCET_ASSIGN_OR_RETURN(engine.linears.mode,
+                          lancet::ParseLinearMode(absl::GetFlag(FLAGS_linear_mode), on_cuda));
+  LANCET_ASSIGN_OR_RETURN(engine.linears.e4m3_scales,
+                          lancet::ParseBlockScales(absl::GetFlag(FLAGS_block_scales)));
+  LANCET_ASSIGN_OR_RETURN(engine.linears.head, lancet::ParseHeadForm(absl::GetFlag(FLAGS_head)));
   engine.linears.bf16_linears = absl::GetFlag(FLAGS_bf16_linears);
   engine.linears.activation_factors = absl::GetFlag(FLAGS_activation_factors);
   engine.cuda_graphs = absl::GetFlag(FLAGS_cuda_graphs);

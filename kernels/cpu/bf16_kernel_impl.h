@@ -13,17 +13,17 @@ template <typename S>
 struct Bf16Panels {
   using Args = Bf16KernelArgs;
 
-  static PanelSlab Slab(const Bf16KernelArgs& args, int64_t panel, int64_t panels, int64_t k, int64_t cols,
-                        uint32_t* space) {
+  static void Slab(const Bf16KernelArgs& args, int64_t panel, int64_t panels, int64_t k, int64_t cols,
+                   PanelSlab& slab) {
     const int64_t panel_pairs = (args.cols + 1) / 2 * kPanelCols;
     const uint32_t* from = args.pairs + panel * panel_pairs + k / 2 * kPanelCols;
     if constexpr (S::kUnitCols == 2) {
-      return {from, panel_pairs};
+      slab.units = from;
+      slab.stride = panel_pairs;
     } else {
-      constexpr int64_t kStride = PanelGemm<S, Bf16Panels>::kSlabUnits * kPanelCols;
       for (int64_t p = 0; p < panels; ++p) {
         const uint32_t* pairs = from + p * panel_pairs;
-        uint32_t* units = space + p * kStride;
+        uint32_t* units = slab.space + p * slab.stride;
         // A last column that is odd makes a unit too many, which nothing reads: slabs have an even size.
         for (int64_t u = 0; u < (cols + 1) / 2; ++u) {
           for (int i = 0; i < kPanelCols; ++i) {
@@ -34,7 +34,7 @@ struct Bf16Panels {
           units += 2 * kPanelCols;
         }
       }
-      return {space, kStride};
+      slab.units = slab.space;
     }
   }
 };

@@ -9,8 +9,8 @@ namespace lancet {
 
 // cols is a multiple of 16.
 struct Nvfp4KernelArgs : PanelKernelArgs {
-  const uint8_t* codes = nullptr;  // layout of Nvfp4Weights
-  const uint16_t* scales = nullptr;
+  const uint8_t* panels = nullptr;  // layout of Nvfp4Weights
+  bool plain_scales = false;        // as there
 };
 
 struct Nvfp4Kernel {

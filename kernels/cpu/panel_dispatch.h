@@ -45,7 +45,7 @@ absl::Status PanelProduct(absl::string_view op, const KernelContext& ctx, const 
   }
 
   const RowPacker& packer = kernel.packer;
-  const int64_t units = (x.cols + packer.unit_cols - 1) / packer.unit_cols;
+  const int64_t units = packer.row_units(x.cols);
   LANCET_ASSIGN_OR_RETURN(absl::Span<std::byte> shared,
                           ctx.SharedScratch(static_cast<size_t>(x.rows * units) * sizeof(uint32_t)));
   uint32_t* packed = reinterpret_cast<uint32_t*>(shared.data());

@@ -4,22 +4,24 @@
 //
 // W offers:
 //   Args                                        PanelKernelArgs and where the weights lie
-//   Panels Slab(args, panel, panels, k, cols, space)
-//     columns [k, k + cols) of `panels` panels from `panel` on, as units; `space` has room for them if they
-//     must be made
+//   void Slab(args, panel, panels, k, cols, slab)
+//     columns [k, k + cols) of `panels` panels from `panel` on, as units: made in slab.space, slab.stride
+//     units apart, or where they lie, and then with a stride of their own
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cpu/panel_kernel.h"
+#include "kernels/cpu/store_row.h"
 #include "kernels/cpu/tile_product.h"
 
 namespace lancet {
 
 // A slab: [panels][units of the slab][16], panels `stride` units apart.
 struct PanelSlab {
-  const uint32_t* units;
+  uint32_t* space;
   int64_t stride;
+  const uint32_t* units;
 };
 
 template <typename S, typename W>
@@ -29,9 +31,12 @@ struct PanelGemm {
   // A slab of a group is at most 384 KiB, which leaves room in an L2 cache for the rows that pass by. A tile
   // of rows meets all panels of the group while it is in the L1 cache.
   static constexpr int64_t kSlabUnits = 512;
-  static constexpr int64_t kSlabCols = kSlabUnits * S::kUnitCols;
   static constexpr int64_t kGroupPanels = 12;
   static constexpr int64_t kGroupCols = kGroupPanels * kPanelCols;
+  // Few rows are done with a slab before it would leave the L1 cache, if it is small: 8 KiB of each panel of
+  // a tile. The sums, which then come and go more often, are few.
+  static constexpr int64_t kFewRows = 8;
+  static constexpr int64_t kFewUnits = 128;
   // Scratch holds a slab of a group and the sums of this many tiles.
   static constexpr int64_t kChunkTiles = 768 / S::kTileRows;
   static_assert((kGroupCols * kSlabUnits + kChunkTiles * S::kTileRows * kGroupCols) * 4 <= (1 << 20));
@@ -42,29 +47,17 @@ struct PanelGemm {
     PackTile<S>(rows, count, cols, tile);
   }
 
-  static void StoreRow(const PanelKernelArgs& args, const float* sums, int64_t token, int64_t col,
-                       int64_t count) {
-    for (int64_t i = 0; i < count; i += S::kLanes) {
-      const int64_t n = count - i < S::kLanes ? count - i : S::kLanes;
-      typename S::F v = S::Load(sums + i);
-      if (args.bias != nullptr) v = v + S::LoadBf16N(args.bias + col + i, n);
-      if (args.y_f32 != nullptr) {
-        S::StoreN(args.y_f32 + token * args.y_stride + col + i, v, n);
-      } else {
-        S::StoreBf16N(args.y_bf16 + token * args.y_stride + col + i, v, n);
-      }
-    }
-  }
-
-  // Tokens [token_begin, token_end), `panels` <= kGroupPanels panels from `panel` on.
+  // Tokens [token_begin, token_end), `panels` <= kGroupPanels panels from `panel` on, slabs of `slab_units`.
   static void RunGroup(const Args& args, int64_t token_begin, int64_t token_end, int64_t panel,
-                       int64_t panels) {
+                       int64_t panels, int64_t slab_units) {
     const int64_t x_units = UnitsOf<S>(args.cols);
+    const int64_t slab_cols = slab_units * S::kUnitCols;
     uint32_t* space = reinterpret_cast<uint32_t*>(args.scratch);
     float* sums = reinterpret_cast<float*>(space + kGroupCols * kSlabUnits);
-    for (int64_t k = 0; k < args.cols; k += kSlabCols) {
-      const int64_t cols = args.cols - k < kSlabCols ? args.cols - k : kSlabCols;
-      const PanelSlab slab = W::Slab(args, panel, panels, k, cols, space);
+    for (int64_t k = 0; k < args.cols; k += slab_cols) {
+      const int64_t cols = args.cols - k < slab_cols ? args.cols - k : slab_cols;
+      PanelSlab slab{space, slab_units * kPanelCols, nullptr};
+      W::Slab(args, panel, panels, k, cols, slab);
       TileProductArgs product;
       product.panels = slab.units;
       product.panel_stride = slab.stride;
@@ -82,17 +75,19 @@ struct PanelGemm {
     const int64_t left = args.rows - col;
     const int64_t count = left < panels * kPanelCols ? left : panels * kPanelCols;
     for (int64_t t = token_begin; t < token_end; ++t) {
-      StoreRow(args, sums + (t - token_begin) * kGroupCols, t, col, count);
+      StoreRow<S>(args, sums + (t - token_begin) * kGroupCols, t, col, count);
     }
   }
 
   static void Run(const Args& args) {
     constexpr int64_t kChunk = kChunkTiles * S::kTileRows;
+    const bool few = args.tokens <= kFewRows;
+    const int64_t group = few ? MaxTilePanels<S>(static_cast<int>(args.tokens)) : kGroupPanels;
     for (int64_t t = 0; t < args.tokens; t += kChunk) {
       const int64_t token_end = args.tokens - t < kChunk ? args.tokens : t + kChunk;
-      for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += kGroupPanels) {
+      for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += group) {
         const int64_t left = args.panel_end - panel;
-        RunGroup(args, t, token_end, panel, left < kGroupPanels ? left : kGroupPanels);
+        RunGroup(args, t, token_end, panel, left < group ? left : group, few ? kFewUnits : kSlabUnits);
       }
     }
   }
@@ -100,7 +95,7 @@ struct PanelGemm {
   static RowPacker Packer() {
     RowPacker packer;
     packer.tile_rows = S::kTileRows;
-    packer.unit_cols = S::kUnitCols;
+    packer.row_units = &UnitsOf<S>;
     packer.pack = &Pack;
     return packer;
   }

@@ -24,10 +24,10 @@ struct PanelKernelArgs {
 
 // How rows of x are laid out for a kernel.
 struct RowPacker {
-  int tile_rows = 0;  // rows of a packed tile
-  int unit_cols = 0;  // columns per four packed bytes
-  // Packs `count` <= tile_rows rows of x, which begins at the first of them, into count * ceil(cols /
-  // unit_cols) units.
+  int tile_rows = 0;                             // rows of a packed tile
+  int64_t (*row_units)(int64_t cols) = nullptr;  // units of four bytes that a packed row takes
+  // Packs `count` <= tile_rows rows of x, which begins at the first of them, into count * row_units(cols)
+  // units.
   void (*pack)(const uint16_t* x, int64_t x_stride, int count, int64_t cols, uint32_t* tile) = nullptr;
 };
 

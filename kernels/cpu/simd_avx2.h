@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/cpu/simd_transpose.h"
+#include "kernels/cpu/unroll.h"
 
 #define LANCET_SIMD static inline __attribute__((always_inline))
 
@@ -103,22 +104,28 @@ struct SimdAvx2 {
     PackWidened8(from, rows, col, tile, stride);
   }
 
-  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
-    const __m256 magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
+  template <bool kPlain>
+  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, F scale, uint32_t* units) {
     const __m256i sign = _mm256_set1_epi32(static_cast<int>(0x80000000u));
-    for (int i = 0; i < 16; i += kLanes) {
-      const __m256i bytes =
-          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + i)));
-      const F scale = Load(scales + i);
+    const F rounded = RoundBf16(scale * Set1(1.5f));
+    __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    LANCET_UNROLL
+    for (int k = 0; k < 8; ++k) {
       // The permutation reads the low three bits of an index; bit 3 of a code becomes the sign.
-      const __m256 low = _mm256_permutevar8x32_ps(magnitudes, bytes);
-      const __m256 high = _mm256_permutevar8x32_ps(magnitudes, _mm256_srli_epi32(bytes, 4));
-      const __m256 low_sign = _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(bytes, 28), sign));
-      const __m256 high_sign = _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(bytes, 24), sign));
-      const __m256i low_bits = RoundedBits(_mm256_xor_ps(_mm256_mul_ps(low, scale), low_sign));
-      const __m256i high_bits = RoundedBits(_mm256_xor_ps(_mm256_mul_ps(high, scale), high_sign));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(units + i), low_bits);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(units + 16 + i), high_bits);
+      F value;
+      if constexpr (kPlain) {
+        const F of_one = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 0.0f, 2.0f, 0.0f, 4.0f, 0.0f);
+        const F of_rounded = _mm256_setr_ps(0.0f, 0.0f, 0.0f, 1.0f, 0.0f, 2.0f, 0.0f, 4.0f);
+        value = _mm256_fmadd_ps(_mm256_permutevar8x32_ps(of_rounded, bits), rounded,
+                                _mm256_mul_ps(_mm256_permutevar8x32_ps(of_one, bits), scale));
+      } else {
+        const F magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
+        value = RoundBf16(_mm256_mul_ps(_mm256_permutevar8x32_ps(magnitudes, bits), scale));
+      }
+      const F code_sign = _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(bits, 28), sign));
+      _mm256_storeu_ps(reinterpret_cast<float*>(units), _mm256_xor_ps(value, code_sign));
+      bits = _mm256_srli_epi32(bits, 4);
+      units += 16;
     }
   }
 };

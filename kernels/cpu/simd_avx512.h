@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/simd_transpose.h"
+#include "kernels/cpu/unroll.h"
 
 #define LANCET_SIMD static inline __attribute__((always_inline))
 
@@ -84,28 +85,36 @@ struct SimdAvx512 {
   }
   LANCET_SIMD F MulAddUnits(F acc, F a, F b) { return _mm512_fmadd_ps(a, b, acc); }
 
-  LANCET_SIMD F Magnitudes() {
-    return _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f, -2.0f,
-                          -3.0f, -4.0f, -6.0f);
-  }
   // The permutation reads the low four bits of an index: the code.
-  LANCET_SIMD F ExpandLow(__m512i bytes, F scale) {
-    return _mm512_mul_ps(_mm512_permutexvar_ps(bytes, Magnitudes()), scale);
-  }
-  LANCET_SIMD F ExpandHigh(__m512i bytes, F scale) { return ExpandLow(_mm512_srli_epi32(bytes, 4), scale); }
-  LANCET_SIMD __m512i LoadCodes(const uint8_t* codes) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  LANCET_SIMD F Expand(__m512i codes, F scale) {
+    const F values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f,
+                                    -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
+    return _mm512_mul_ps(_mm512_permutexvar_ps(codes, values), scale);
   }
   LANCET_SIMD void PackUnits8(const uint16_t* const* from, int rows, int64_t col, uint32_t* tile,
                               int64_t stride) {
     PackWidened8(from, rows, col, tile, stride);
   }
 
-  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
-    const __m512i bytes = LoadCodes(codes);
-    const F scale = Load(scales);
-    _mm512_storeu_ps(units, RoundBf16(ExpandLow(bytes, scale)));
-    _mm512_storeu_ps(units + 16, RoundBf16(ExpandHigh(bytes, scale)));
+  template <bool kPlain>
+  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, F scale, uint32_t* units) {
+    const F rounded = RoundBf16(_mm512_mul_ps(scale, Set1(1.5f)));
+    __m512i bits = _mm512_loadu_si512(codes);
+    LANCET_UNROLL
+    for (int k = 0; k < 8; ++k) {
+      if constexpr (kPlain) {
+        const F of_one = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 0.0f, 2.0f, 0.0f, 4.0f, 0.0f, -0.0f, -0.5f, -1.0f,
+                                        -0.0f, -2.0f, -0.0f, -4.0f, -0.0f);
+        const F of_rounded = _mm512_setr_ps(0.0f, 0.0f, 0.0f, 1.0f, 0.0f, 2.0f, 0.0f, 4.0f, -0.0f, -0.0f,
+                                            -0.0f, -1.0f, -0.0f, -2.0f, -0.0f, -4.0f);
+        _mm512_storeu_ps(units, _mm512_fmadd_ps(_mm512_permutexvar_ps(bits, of_rounded), rounded,
+                                                _mm512_mul_ps(_mm512_permutexvar_ps(bits, of_one), scale)));
+      } else {
+        _mm512_storeu_ps(units, RoundBf16(Expand(bits, scale)));
+      }
+      bits = _mm512_srli_epi32(bits, 4);
+      units += 16;
+    }
   }
 };
 
@@ -125,14 +134,21 @@ struct SimdAvx512Bf16 : SimdAvx512 {
                               int64_t stride) {
     PackPairs8(from, rows, col, tile, stride);
   }
-  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
-    const __m512i bytes = LoadCodes(codes);
-    const F scale = Load(scales);
-    // 16 even columns, then 16 odd ones; interleaved they are the pairs.
-    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(ExpandHigh(bytes, scale), ExpandLow(bytes, scale));
+  template <bool kPlain>
+  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, F scale, uint32_t* units) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
                                                 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    _mm512_storeu_si512(units, _mm512_permutexvar_epi16(interleave, halves));
+    __m512i bits = _mm512_loadu_si512(codes);
+    LANCET_UNROLL
+    for (int pair = 0; pair < 4; ++pair) {
+      const F even = Expand(bits, scale);
+      const F odd = Expand(_mm512_srli_epi32(bits, 4), scale);
+      // 16 even columns, then 16 odd ones; interleaved they are the pairs.
+      const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+      _mm512_storeu_si512(units, _mm512_permutexvar_epi16(interleave, halves));
+      bits = _mm512_srli_epi32(bits, 8);
+      units += 16;
+    }
   }
 };
 #endif

@@ -1,4 +1,4 @@
-// Vector primitives for any x86-64: what the kernel templates of this folder are written in. Four lanes,
+// Vector primitives for any processor: what the kernel templates of this folder are written in. Four lanes,
 // which compilers map to the baseline registers. The AVX2 and AVX-512 headers offer the same names; each is
 // included only by sources built with its flags, and everything in it is internal to those sources.
 //
@@ -109,21 +109,19 @@ struct SimdPortable {
     }
   }
 
-  // Expands 16 bytes, each two NVFP4 codes of one row, times the rows' scales: one unit row per k.
-  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, const float* scales, uint32_t* units) {
-    constexpr float kMagnitude[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                                      -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-    for (int i = 0; i < 16; i += kLanes) {
-      F low, high;
-      for (int j = 0; j < kLanes; ++j) {
-        low[j] = kMagnitude[codes[i + j] & 15];
-        high[j] = kMagnitude[codes[i + j] >> 4];
-      }
-      const F scale = Load(scales + i);
-      const U low_bits = RoundedBits(low * scale);
-      const U high_bits = RoundedBits(high * scale);
-      std::memcpy(units + i, &low_bits, sizeof(low_bits));
-      std::memcpy(units + 16 + i, &high_bits, sizeof(high_bits));
+  // Expands NVFP4 codes: of kLanes rows, four bytes each, which are eight consecutive columns, times the
+  // rows' scales. Column k goes to units[k * 16], [k * 16 + 1], ...; where a unit is a pair, columns 2 k and
+  // 2 k + 1 do. kPlain: scales are far from the ends of the range, so that what doubles and halves is exact.
+  template <bool kPlain>
+  LANCET_SIMD void ExpandNvfp4(const uint8_t* codes, F scale, uint32_t* units) {
+    constexpr float kValue[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                  -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+    for (int k = 0; k < 8; ++k) {
+      F value;
+      for (int i = 0; i < kLanes; ++i) value[i] = kValue[codes[4 * i + k / 2] >> (4 * (k % 2)) & 15];
+      const U bits = RoundedBits(value * scale);
+      std::memcpy(units, &bits, sizeof(bits));
+      units += 16;
     }
   }
 };

@@ -9,13 +9,7 @@
 
 #include <cstdint>
 
-// Sums stay in registers only if the loops over a tile are unrolled. Under sanitizers that would make the
-// compiler take minutes for code whose speed is of no interest.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define LANCET_UNROLL
-#else
-#define LANCET_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "kernels/cpu/unroll.h"
 
 namespace lancet {
 

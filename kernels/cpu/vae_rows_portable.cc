@@ -1,4 +1,4 @@
-// The decoder's inner loops for any x86-64.
+// The decoder's inner loops for any processor.
 
 #include "kernels/cpu/vae_rows.h"
 

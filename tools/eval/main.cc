@@ -56,7 +56,7 @@ constexpr char kUsage[] = R"(what arithmetics and quantisations do to a model's 
 
 Each LINE is [NAME=]MODE[@TRUNK]: MODE is a --linear_mode of lancet-worker, TRUNK another trunk of the same model (its
 file, or the folder that has nvfp4_state_dict.safetensors or model.safetensors). Lines are compared with the first one.
-Default: w4a16 w4a8_fp8 w4a4. A quantiser is judged against its source:
+Default: w4a16 w4a8_int8 w4a8_fp8 w4a4. A quantiser is judged against its source:
 
   lancet-eval --model_dir models/demo --judge tools/eval/demo_judge.json source=w4a16@SOURCE published=w4a16@PUBLISHED best=w4a16@BEST
 
@@ -87,7 +87,7 @@ absl::StatusOr<Line> ParseLine(absl::string_view text) {
     }
     rest = rest.substr(0, at);
   }
-  absl::StatusOr<LinearMode> mode = ParseLinearMode(rest);
+  absl::StatusOr<LinearMode> mode = ParseLinearMode(rest, /*on_cuda=*/false);
   if (!mode.ok() || line.name.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("line ", Quote(text), " is not [NAME=]MODE[@TRUNK]",
@@ -186,7 +186,7 @@ absl::StatusOr<SetOutputs> RunLine(const Line& line, const RequestSet& set, cons
 absl::Status Run(const std::vector<std::string>& arguments) {
   std::vector<Line> lines;
   for (const std::string& argument :
-       arguments.empty() ? std::vector<std::string>{"w4a16", "w4a8_fp8", "w4a4"} : arguments) {
+       arguments.empty() ? std::vector<std::string>{"w4a16", "w4a8_int8", "w4a8_fp8", "w4a4"} : arguments) {
     LANCET_ASSIGN_OR_RETURN(lines.emplace_back(), ParseLine(argument));
   }
   LANCET_ASSIGN_OR_RETURN(const RequestSetOptions options, SetOptionsFromFlags());

@@ -24,7 +24,10 @@ ABSL_FLAG(std::string, golden, "", "folder of goldens that were computed on this
 ABSL_FLAG(int, ranks, 1, "ranks of the tensor-parallel group, 1 to 16");
 ABSL_FLAG(std::string, device, "cpu", "cpu or cuda");
 ABSL_FLAG(std::string, mode, "w4a16",
-          "how Linears are multiplied: w4a16, w4a8_fp8 or w4a4; the CPU emulates the last two");
+          "how Linears are multiplied: w4a16, w4a8_int8 (on the CPU), w4a8_fp8 or w4a4; the CPU emulates the "
+          "last two");
+ABSL_FLAG(std::string, head, "bf16", "as in lancet-worker: bf16 or int8");
+ABSL_FLAG(std::string, block_scales, "bf16", "as in lancet-worker: bf16 or e4m3");
 ABSL_FLAG(std::vector<std::string>, bf16_linears, {}, "Linears that stay in w4a16: patterns with * and ?");
 ABSL_FLAG(std::string, activation_factors, "", "as in lancet-worker");
 ABSL_FLAG(std::string, transport, "auto",
@@ -71,7 +74,9 @@ absl::StatusOr<bool> RunGoldens() {
     return absl::InvalidArgumentError(absl::StrCat("--device ", device, ": expected cpu or cuda"));
   }
   options.device = device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
-  LANCET_ASSIGN_OR_RETURN(options.linears.mode, ParseLinearMode(absl::GetFlag(FLAGS_mode)));
+  LANCET_ASSIGN_OR_RETURN(options.linears.mode, ParseLinearMode(absl::GetFlag(FLAGS_mode), device == "cuda"));
+  LANCET_ASSIGN_OR_RETURN(options.linears.e4m3_scales, ParseBlockScales(absl::GetFlag(FLAGS_block_scales)));
+  LANCET_ASSIGN_OR_RETURN(options.linears.head, ParseHeadForm(absl::GetFlag(FLAGS_head)));
   options.linears.bf16_linears = absl::GetFlag(FLAGS_bf16_linears);
   options.linears.activation_factors = absl::GetFlag(FLAGS_activation_factors);
   LANCET_ASSIGN_OR_RETURN(const LinearPolicy policy, LinearPolicy::Create(*checkpoint, options.linears));
@@ -126,7 +131,7 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Compares the engine with goldens.\n\n"
       "  lancet-golden --model_dir DIR --golden DIR [--ranks R] [--device cpu|cuda] [--mode "
-      "w4a16|w4a8_fp8|w4a4]\n"
+      "w4a16|w4a8_int8|w4a8_fp8|w4a4]\n"
       "                [--case NAME] [--json FILE]\n"
       "  lancet-golden --model_dir DIR --golden DIR [--ranks R] [--device cpu|cuda] --against_cpu N [--seed "
       "S]\n\n"

@@ -12,6 +12,7 @@
 #include "common/status_macros.h"
 #include "common/trunk_layout.h"
 #include "kernels/emulated_gemm.h"
+#include "kernels/int8_gemm.h"
 #include "kernels/number_formats.h"
 #include "kernels/quantise.h"
 #include "tools/numerics/made_up_linears.h"
@@ -23,8 +24,8 @@ constexpr int64_t kBlock = 16;
 constexpr int64_t kSampleRows = 48;  // kept of each product's input
 
 std::string Header(const char* what) {
-  return absl::StrFormat("%-44s %8s %8s %8s %8s %8s %8s\n", what, "w4a16", "shipped", "re-enc.", "fp8",
-                         "w4a4", "w4a4 cal");
+  return absl::StrFormat("%-44s %8s %8s %8s %8s %8s %8s %8s\n", what, "w4a16", "shipped", "re-enc.", "int8",
+                         "fp8", "w4a4", "w4a4 cal");
 }
 std::string Line(const std::string& name, const LinearErrors& errors) {
   std::string line = absl::StrFormat("%-44s", name);
@@ -150,7 +151,10 @@ absl::StatusOr<LinearErrors> MeasureLinear(const KernelContext& ctx, const Linea
   LANCET_ASSIGN_OR_RETURN(
       const EmulatedWeights calibrated,
       EmulatedWeights::EncodeNvfp4(ctx, {w}, Nvfp4Factor(sample.x), sample.weight_factor));
-  int column = 3;
+  LANCET_ASSIGN_OR_RETURN(const Nvfp4Weights packed, Nvfp4Weights::Pack(ctx, {w}));
+  LANCET_RETURN_IF_ERROR(Int8Gemm(ctx, x, packed, y));
+  errors.column[3] = ErrorOf(sums, 1.0f, exact);
+  int column = 4;
   for (const EmulatedWeights* weights : {&fp8, &unit, &calibrated}) {
     LANCET_RETURN_IF_ERROR(EmulatedGemm(ctx, x, *weights, y));
     errors.column[column++] = ErrorOf(sums, 1.0f, exact);

@@ -29,9 +29,9 @@ struct LinearSample {
 
 // ||y - exact|| / ||exact||, y before it is rounded to bf16.
 struct LinearErrors {
-  static constexpr int kColumns = 6;
-  // w4a16; bf16 activations with E4M3 scales as shipped; with E4M3 scales under a factor; w4a8_fp8; w4a4 with
-  // factor 1; w4a4 with the factor of the sample's largest value.
+  static constexpr int kColumns = 7;
+  // w4a16; bf16 activations with E4M3 scales as shipped; with E4M3 scales under a factor; w4a8_int8;
+  // w4a8_fp8; w4a4 with factor 1; w4a4 with the factor of the sample's largest value.
   std::array<double, kColumns> column{};
 };
 absl::StatusOr<LinearErrors> MeasureLinear(const KernelContext& ctx, const LinearSample& sample);

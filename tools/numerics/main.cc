@@ -16,9 +16,11 @@
 
 ABSL_FLAG(std::string, expected, "",
           "folder of requests and what is right; default: expected/ in --model_dir");
-ABSL_FLAG(std::vector<std::string>, modes, (std::vector<std::string>{"w4a8_fp8", "w4a4"}),
+ABSL_FLAG(std::vector<std::string>, modes, (std::vector<std::string>{"w4a8_int8", "w4a8_fp8", "w4a4"}),
           "model: modes to compare with w4a16");
 ABSL_FLAG(std::vector<std::string>, bf16_linears, {}, "model: a further line in w4a4 with these in w4a16");
+ABSL_FLAG(bool, e4m3_scales, false, "model: a further line in w4a8_int8 with E4M3 block scales");
+ABSL_FLAG(std::string, head, "", "model: a further line in w4a16 with the output head kept in this form");
 ABSL_FLAG(std::string, activation_factors, "none", "model: as in lancet-worker, for w4a4");
 ABSL_FLAG(std::string, other_model_dir, "",
           "model: a further line for this checkpoint in w4a16, such as shipped_scales.py writes");
@@ -38,7 +40,7 @@ constexpr char kUsage[] =
 
 Errors of products: ||y - exact|| / ||exact||, exact being codes times bf16 scales in f64. Columns: w4a16; bf16
 activations with the E4M3 scales that checkpoints ship (`shipped`), and with E4M3 scales re-encoded under a factor
-(`re-enc.`); w4a8_fp8; w4a4 with activation factor 1, and with the factor of the sample's largest value.)";
+(`re-enc.`); w4a8_int8; w4a8_fp8; w4a4 with activation factor 1, and with the factor of the sample's largest value.)";
 
 absl::Status CheckFlag(const char* name, int value, int least, int most) {
   if (value >= least && value <= most) return absl::OkStatus();
@@ -61,13 +63,26 @@ absl::Status CompareModel(const Checkpoint& checkpoint, const EngineOptions& w4a
   };
   for (const std::string& mode : absl::GetFlag(FLAGS_modes)) {
     EngineOptions options = w4a16;
-    LANCET_ASSIGN_OR_RETURN(options.linears.mode, ParseLinearMode(mode));
+    LANCET_ASSIGN_OR_RETURN(options.linears.mode, ParseLinearMode(mode, /*on_cuda=*/false));
     options.linears.activation_factors = absl::GetFlag(FLAGS_activation_factors);
     LANCET_RETURN_IF_ERROR(add(mode, checkpoint, options));
   }
+  if (absl::GetFlag(FLAGS_e4m3_scales)) {
+    EngineOptions options = w4a16;
+    options.linears.mode = LinearMode::kW4A8Int8;
+    options.linears.e4m3_scales = true;
+    LANCET_RETURN_IF_ERROR(add("w4a8_int8, E4M3 scales", checkpoint, options));
+  }
+  if (const std::string head = absl::GetFlag(FLAGS_head); !head.empty()) {
+    EngineOptions options = w4a16;
+    LANCET_ASSIGN_OR_RETURN(options.linears.head, ParseHeadForm(head));
+    LANCET_RETURN_IF_ERROR(add(absl::StrCat("w4a16, head in ", head), checkpoint, options));
+  }
   if (const auto patterns = absl::GetFlag(FLAGS_bf16_linears); !patterns.empty()) {
     EngineOptions options = w4a16;
-    options.linears = {LinearMode::kW4A4, patterns, absl::GetFlag(FLAGS_activation_factors)};
+    options.linears.mode = LinearMode::kW4A4;
+    options.linears.bf16_linears = patterns;
+    options.linears.activation_factors = absl::GetFlag(FLAGS_activation_factors);
     LANCET_RETURN_IF_ERROR(add("w4a4 with exceptions", checkpoint, options));
   }
   if (const std::string folder = absl::GetFlag(FLAGS_other_model_dir); !folder.empty()) {

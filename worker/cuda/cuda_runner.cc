@@ -42,6 +42,8 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateCudaRunner(const Checkpoint& 
   return CudaRunner::Load(checkpoint, options);
 }
 
+bool HasCudaDevice() { return CudaDeviceCount() > 0; }
+
 absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& checkpoint,
                                                              const EngineOptions& options) {
   std::unique_ptr<CudaRunner> runner(new CudaRunner(options));
@@ -58,6 +60,12 @@ absl::StatusOr<std::unique_ptr<CudaRunner>> CudaRunner::Load(const Checkpoint& c
   LANCET_ASSIGN_OR_RETURN(runner->shard_, ShardConfig(config, plan));
   const bool can_answer = checkpoint.vision() != nullptr;
   const LinearMode mode = options.linears.mode;
+  if (mode == LinearMode::kW4A8Int8) {
+    return absl::InvalidArgumentError("linear mode w4a8_int8 is of CPUs; a CUDA device has w4a8_fp8");
+  }
+  if (options.linears.head != HeadForm::kBf16) {
+    return absl::InvalidArgumentError("an int8 head is of CPUs; a CUDA device keeps it in bf16");
+  }
   const CudaProducts products = mode == LinearMode::kW4A8Fp8 ? CudaProducts::kFp8
                                 : mode == LinearMode::kW4A4  ? CudaProducts::kNvfp4
                                                              : CudaProducts::kBf16;

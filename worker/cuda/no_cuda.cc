@@ -10,4 +10,6 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateCudaRunner(const Checkpoint& 
   return absl::UnimplementedError("this build has no CUDA backend (CMake option LANCET_CUDA)");
 }
 
+bool HasCudaDevice() { return false; }
+
 }  // namespace lancet

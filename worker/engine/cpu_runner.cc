@@ -47,7 +47,7 @@ absl::StatusOr<std::unique_ptr<CpuRunner>> CpuRunner::Load(const Checkpoint& che
   LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, options.rank, options.world_size));
   const bool can_answer = checkpoint.vision() != nullptr;
   LANCET_ASSIGN_OR_RETURN(const LinearPolicy policy, LinearPolicy::Create(checkpoint, options.linears));
-  if (options.linears.mode != LinearMode::kW4A16) {
+  if (options.linears.mode == LinearMode::kW4A8Fp8 || options.linears.mode == LinearMode::kW4A4) {
     LogInfo("the CPU emulates a GPU's products", {{"linear_mode", LinearModeName(options.linears.mode)}});
   }
   LANCET_ASSIGN_OR_RETURN(TrunkWeights weights,
@@ -390,7 +390,7 @@ absl::Status CpuRunner::PickTokens(absl::Span<const Placed> placed, absl::Span<W
   LANCET_RETURN_IF_ERROR(RmsNorm(*ctx_, MatrixView<bf16>(last.data(), count, config_.hidden_size),
                                  weights.und_norm, config_.rms_norm_eps, normed));
   const MatrixView<bf16> logits(logits_.data(), count, share);
-  LANCET_RETURN_IF_ERROR(Bf16Gemm(*ctx_, normed, weights.head, {}, logits));
+  LANCET_RETURN_IF_ERROR(weights.head.Run(*ctx_, normed, logits));
 
   std::vector<TokenChoice> mine(count);
   for (int64_t k = 0; k < count; ++k) {

@@ -17,4 +17,7 @@ namespace lancet {
 absl::StatusOr<std::unique_ptr<ModelRunner>> CreateCudaRunner(const Checkpoint& checkpoint,
                                                               const EngineOptions& options);
 
+// Whether a CUDA device is there and the build can use it.
+bool HasCudaDevice();
+
 }  // namespace lancet

@@ -62,13 +62,15 @@ std::string FactorsPath(const Checkpoint& checkpoint, const std::string& option)
 
 }  // namespace
 
-absl::StatusOr<LinearMode> ParseLinearMode(absl::string_view name) {
-  for (const LinearMode mode : {LinearMode::kW4A16, LinearMode::kW4A8Fp8, LinearMode::kW4A4}) {
-    if (name == LinearModeName(mode)) return mode;
+absl::StatusOr<LinearMode> ParseLinearMode(absl::string_view name, bool on_cuda) {
+  for (const LinearMode mode :
+       {LinearMode::kW4A16, LinearMode::kW4A8Fp8, LinearMode::kW4A8Int8, LinearMode::kW4A4}) {
+    if (name == LinearModeName(mode) && !(on_cuda && mode == LinearMode::kW4A8Int8)) return mode;
   }
-  if (name == "w4a8") return LinearMode::kW4A8Fp8;
+  if (name == "w4a8") return on_cuda ? LinearMode::kW4A8Fp8 : LinearMode::kW4A8Int8;
   return absl::InvalidArgumentError(
-      absl::StrCat("linear mode is ", Quote(name), "; expected w4a16, w4a8_fp8 (or w4a8) or w4a4"));
+      absl::StrCat("linear mode is ", Quote(name), "; expected w4a16, w4a8, w4a8_fp8",
+                   on_cuda ? " or w4a4 on a CUDA device" : ", w4a8_int8 or w4a4"));
 }
 
 absl::string_view LinearModeName(LinearMode mode) {
@@ -77,16 +79,39 @@ absl::string_view LinearModeName(LinearMode mode) {
       return "w4a16";
     case LinearMode::kW4A8Fp8:
       return "w4a8_fp8";
+    case LinearMode::kW4A8Int8:
+      return "w4a8_int8";
     case LinearMode::kW4A4:
       break;
   }
   return "w4a4";
 }
 
+absl::StatusOr<bool> ParseBlockScales(absl::string_view name) {
+  if (name == "bf16" || name == "e4m3") return name == "e4m3";
+  return absl::InvalidArgumentError(
+      absl::StrCat("block scales are ", Quote(name), "; expected bf16 or e4m3"));
+}
+
+absl::StatusOr<HeadForm> ParseHeadForm(absl::string_view name) {
+  for (const HeadForm form : {HeadForm::kBf16, HeadForm::kInt8}) {
+    if (name == HeadFormName(form)) return form;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("head is ", Quote(name), "; expected bf16 or int8"));
+}
+
+absl::string_view HeadFormName(HeadForm form) { return form == HeadForm::kBf16 ? "bf16" : "int8"; }
+
 absl::StatusOr<LinearPolicy> LinearPolicy::Create(const Checkpoint& checkpoint,
                                                   const LinearPolicyOptions& options) {
   LinearPolicy policy;
   policy.mode_ = options.mode;
+  policy.head_ = options.head;
+  policy.e4m3_scales_ = options.e4m3_scales;
+  if (options.e4m3_scales && options.mode != LinearMode::kW4A8Int8) {
+    return absl::InvalidArgumentError(absl::StrCat("E4M3 block scales are of w4a8_int8; the linear mode is ",
+                                                   LinearModeName(options.mode)));
+  }
   std::vector<std::string> linears;
   for (const TrunkLinear& linear : TrunkLinears(checkpoint.config())) linears.push_back(linear.base);
   LANCET_ASSIGN_OR_RETURN(policy.bf16_, MatchingLinears(options.bf16_linears, linears));
@@ -138,7 +163,9 @@ std::string LinearPolicy::Numerics() const {
   for (const auto& [name, factor] : weight_factors_) {
     parts.push_back(absl::StrCat(name, "/", absl::Hex(std::bit_cast<uint32_t>(factor))));
   }
-  if (mode_ == LinearMode::kW4A16 || parts.empty()) return std::string(LinearModeName(mode_));
+  const std::string scales = e4m3_scales_ ? " e4m3" : "";
+  const std::string head = head_ == HeadForm::kBf16 ? "" : absl::StrCat(" head ", HeadFormName(head_));
+  if (mode_ == LinearMode::kW4A16 || parts.empty()) return absl::StrCat(LinearModeName(mode_), scales, head);
   std::sort(parts.begin(), parts.end());
   // FNV-1a: the same in every process.
   uint64_t digest = 0xcbf29ce484222325u;
@@ -146,12 +173,12 @@ std::string LinearPolicy::Numerics() const {
     for (const char c : part) digest = (digest ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
     digest = (digest ^ 0xff) * 0x100000001b3u;
   }
-  return absl::StrCat(LinearModeName(mode_), " ", absl::Hex(digest, absl::kZeroPad16));
+  return absl::StrCat(LinearModeName(mode_), " ", absl::Hex(digest, absl::kZeroPad16), scales, head);
 }
 
 LinearChoice LinearPolicy::ChoiceOf(absl::Span<const std::string> bases) const {
   if (mode_ == LinearMode::kW4A16 || StaysBf16(bases)) return {};
-  return {mode_, ActivationFactor(bases), WeightFactor(bases)};
+  return {mode_, ActivationFactor(bases), WeightFactor(bases), e4m3_scales_};
 }
 
 }  // namespace lancet

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "kernels/int8_gemm.h"
 #include "kernels/shape_check.h"
 
 namespace lancet {
@@ -71,13 +72,15 @@ absl::StatusOr<LayerLinear> LayerLinear::Create(const KernelContext& ctx,
                                                 absl::Span<const Nvfp4MatrixView> parts,
                                                 const LinearChoice& choice, bool single_rows) {
   LayerLinear linear;
-  linear.emulated_ = choice.mode != LinearMode::kW4A16;
+  linear.mode_ = choice.mode;
   linear.single_rows_ = single_rows;
-  if (!linear.emulated_ || single_rows) {
-    LANCET_ASSIGN_OR_RETURN(linear.plain_, Nvfp4Weights::Pack(ctx, parts));
+  if (!linear.emulated() || single_rows) {
+    const BlockScales form = choice.e4m3_scales ? BlockScales::kE4m3 : BlockScales::kBf16;
+    LANCET_ASSIGN_OR_RETURN(linear.plain_, Nvfp4Weights::Pack(ctx, parts, form));
   }
   switch (choice.mode) {
     case LinearMode::kW4A16:
+    case LinearMode::kW4A8Int8:
       break;
     case LinearMode::kW4A8Fp8: {
       LANCET_ASSIGN_OR_RETURN(linear.encoded_, EmulatedWeights::EncodeFp8(ctx, parts));
@@ -115,14 +118,16 @@ absl::Status LayerLinear::Run(const KernelContext& ctx, ConstMatrixView<bf16> x,
                               absl::Span<const uint8_t> single, absl::Span<const bf16> bias,
                               MatrixView<bf16> y) const {
   if (dense_) return Bf16Gemm(ctx, x, bf16_, bias, y);
-  if (!emulated_) return Nvfp4Gemm(ctx, x, plain_, bias, y);
+  if (mode_ == LinearMode::kW4A16) return Nvfp4Gemm(ctx, x, plain_, bias, y);
+  if (mode_ == LinearMode::kW4A8Int8) return Int8Gemm(ctx, x, plain_, bias, y);
   return RunSplit(ctx, x, single, bias, plain_, encoded_, single_rows_, y);
 }
 
 absl::Status LayerLinear::Run(const KernelContext& ctx, ConstMatrixView<bf16> x,
                               absl::Span<const uint8_t> single, MatrixView<float> y) const {
   if (dense_) return Bf16Gemm(ctx, x, bf16_, y);
-  if (!emulated_) return Nvfp4Gemm(ctx, x, plain_, y);
+  if (mode_ == LinearMode::kW4A16) return Nvfp4Gemm(ctx, x, plain_, y);
+  if (mode_ == LinearMode::kW4A8Int8) return Int8Gemm(ctx, x, plain_, y);
   return RunSplit(ctx, x, single, {}, plain_, encoded_, single_rows_, y);
 }
 

@@ -30,11 +30,12 @@ class LayerLinear {
                                             const LinearChoice& choice, bool single_rows);
 
   LayerLinear() = default;
-  int64_t rows() const { return dense_ ? bf16_.rows() : emulated_ ? encoded_.rows() : plain_.rows(); }
-  int64_t cols() const { return dense_ ? bf16_.cols() : emulated_ ? encoded_.cols() : plain_.cols(); }
+  int64_t rows() const { return dense_ ? bf16_.rows() : emulated() ? encoded_.rows() : plain_.rows(); }
+  int64_t cols() const { return dense_ ? bf16_.cols() : emulated() ? encoded_.cols() : plain_.cols(); }
 
-  // y = x * w^T + bias, rounded once to bf16. single: [tokens], not 0 for rows in kW4A16; or empty for none.
-  // Otherwise as Nvfp4Gemm. FailedPrecondition for single rows that Create was not told of.
+  // y = x * w^T + bias, rounded once to bf16. single: [tokens], not 0 for rows that an emulated mode
+  // multiplies as in kW4A16; or empty for none. Otherwise as Nvfp4Gemm. FailedPrecondition for single rows
+  // that Create was not told of.
   absl::Status Run(const KernelContext& ctx, ConstMatrixView<bf16> x, absl::Span<const uint8_t> single,
                    absl::Span<const bf16> bias, MatrixView<bf16> y) const;
   // The same without rounding or bias: the partial sums of a row-parallel Linear.
@@ -42,10 +43,12 @@ class LayerLinear {
                    MatrixView<float> y) const;
 
  private:
+  bool emulated() const { return mode_ == LinearMode::kW4A8Fp8 || mode_ == LinearMode::kW4A4; }
+
+  LinearMode mode_ = LinearMode::kW4A16;
   bool dense_ = false;
-  bool emulated_ = false;
   bool single_rows_ = false;
-  Nvfp4Weights plain_;  // in kW4A16, and for single rows
+  Nvfp4Weights plain_;  // unless emulated, and for single rows
   EmulatedWeights encoded_;
   Bf16Weights bf16_;  // if dense_
 };

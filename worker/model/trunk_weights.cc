@@ -121,7 +121,8 @@ absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const 
     LANCET_ASSIGN_OR_RETURN(
         const ConstMatrixView<bf16> head,
         LoadMatrix(dict, "language_model.lm_head.weight", config.vocab_size, config.hidden_size));
-    LANCET_ASSIGN_OR_RETURN(w.head, Bf16Weights::Pack(ctx, head.Rows(w.head_rows.begin, w.head_rows.size())));
+    LANCET_ASSIGN_OR_RETURN(
+        w.head, HeadLinear::Create(ctx, head.Rows(w.head_rows.begin, w.head_rows.size()), policy.head()));
     dict.Release("language_model.lm_head.weight");
   }
   LANCET_ASSIGN_OR_RETURN(const TensorView time_weight, dict.Get("time_embedder.mlp.0.weight"));

@@ -13,6 +13,7 @@
 #include "kernels/kernel_context.h"
 #include "worker/loader/linear_policy.h"
 #include "worker/loader/shard_plan.h"
+#include "worker/model/head_linear.h"
 #include "worker/model/layer_linear.h"
 
 namespace lancet {
@@ -47,7 +48,7 @@ struct TrunkWeights {
   std::vector<bf16> und_norm;  // [H]: the final norm of text
   // The output head's rows of this rank, [head_rows.size(), H]; without rows unless the checkpoint can
   // answer.
-  Bf16Weights head;
+  HeadLinear head;
   Range head_rows;      // token ids
   Bf16Linear time_in;   // [H, F]
   Bf16Linear time_out;  // [H, H]

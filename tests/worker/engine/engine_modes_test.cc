@@ -1,4 +1,4 @@
-// Engines that emulate a GPU's products: that the mode reaches every Linear it should, and that a request's
+// Engines in other modes than kW4A16: that the mode reaches every Linear it should, and that a request's
 // bytes still depend on the request alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -94,7 +94,8 @@ TEST_P(EngineModesTest, NamesAPatternThatMatchesNothing) {
               Fails(absl::StatusCode::kInvalidArgument, HasSubstr("'*.gate' matches no Linear")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, EngineModesTest, ::testing::Values(LinearMode::kW4A8Fp8, LinearMode::kW4A4),
+INSTANTIATE_TEST_SUITE_P(Modes, EngineModesTest,
+                         ::testing::Values(LinearMode::kW4A8Fp8, LinearMode::kW4A8Int8, LinearMode::kW4A4),
                          [](const auto& mode) { return std::string(LinearModeName(mode.param)); });
 
 }  // namespace

@@ -121,9 +121,19 @@ TEST_P(EngineResumeTest, RefusesSnapshotsThatDoNotBelong) {
 // There, single rows are multiplied in another way than text.
 TEST(EngineResumeModeTest, AnswersGoOnInEmulatedModes) {
   const std::unique_ptr<Checkpoint> checkpoint = OpenNano();
-  for (const LinearMode mode : {LinearMode::kW4A8Fp8, LinearMode::kW4A4}) {
-    Group first(*checkpoint, 1, 1, {.mode = mode, .bf16_linears = {}, .activation_factors = {}});
-    Group second(*checkpoint, 1, 1, {.mode = mode, .bf16_linears = {}, .activation_factors = {}});
+  for (const LinearMode mode : {LinearMode::kW4A8Fp8, LinearMode::kW4A8Int8, LinearMode::kW4A4}) {
+    Group first(*checkpoint, 1, 1,
+                {.mode = mode,
+                 .bf16_linears = {},
+                 .activation_factors = {},
+                 .head = HeadForm::kBf16,
+                 .e4m3_scales = false});
+    Group second(*checkpoint, 1, 1,
+                 {.mode = mode,
+                  .bf16_linears = {},
+                  .activation_factors = {},
+                  .head = HeadForm::kBf16,
+                  .e4m3_scales = false});
     first.Attach();
     second.Attach();
     RequestPlan plan = MakeAnswerPlan(1, 11, 0.8f);

@@ -55,12 +55,37 @@ class LinearPolicyTest : public ::testing::Test {
 Checkpoint* LinearPolicyTest::checkpoint_ = nullptr;
 
 TEST_F(LinearPolicyTest, ModesHaveNames) {
-  for (const LinearMode mode : {LinearMode::kW4A16, LinearMode::kW4A8Fp8, LinearMode::kW4A4}) {
-    EXPECT_EQ(ParseLinearMode(LinearModeName(mode)).value(), mode);
+  for (const LinearMode mode :
+       {LinearMode::kW4A16, LinearMode::kW4A8Fp8, LinearMode::kW4A8Int8, LinearMode::kW4A4}) {
+    EXPECT_EQ(ParseLinearMode(LinearModeName(mode), false).value(), mode);
+    if (mode != LinearMode::kW4A8Int8) EXPECT_EQ(ParseLinearMode(LinearModeName(mode), true).value(), mode);
   }
-  EXPECT_EQ(ParseLinearMode("w4a8").value(), LinearMode::kW4A8Fp8);
-  EXPECT_THAT(ParseLinearMode("W4A4"),
+  EXPECT_EQ(ParseLinearMode("w4a8", true).value(), LinearMode::kW4A8Fp8);
+  EXPECT_EQ(ParseLinearMode("w4a8", false).value(), LinearMode::kW4A8Int8);
+  EXPECT_THAT(ParseLinearMode("w4a8_int8", true),
+              Fails(absl::StatusCode::kInvalidArgument, HasSubstr("on a CUDA device")));
+  EXPECT_THAT(ParseLinearMode("W4A4", false),
               Fails(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("'W4A4'"), HasSubstr("w4a8_fp8"))));
+}
+
+TEST_F(LinearPolicyTest, HeadsAndBlockScalesHaveNames) {
+  for (const HeadForm form : {HeadForm::kBf16, HeadForm::kInt8}) {
+    EXPECT_EQ(ParseHeadForm(HeadFormName(form)).value(), form);
+  }
+  EXPECT_THAT(ParseHeadForm("int4"), Fails(absl::StatusCode::kInvalidArgument, HasSubstr("'int4'")));
+  LinearPolicyOptions options;
+  options.head = HeadForm::kInt8;
+  EXPECT_EQ(LinearPolicy::Create(*checkpoint_, options)->Numerics(), "w4a16 head int8");
+  EXPECT_EQ(ParseBlockScales("bf16").value(), false);
+  EXPECT_EQ(ParseBlockScales("e4m3").value(), true);
+  EXPECT_THAT(ParseBlockScales("fp8"), Fails(absl::StatusCode::kInvalidArgument, HasSubstr("'fp8'")));
+  options.e4m3_scales = true;
+  EXPECT_THAT(LinearPolicy::Create(*checkpoint_, options),
+              Fails(absl::StatusCode::kInvalidArgument, HasSubstr("w4a8_int8")));
+  options.mode = LinearMode::kW4A8Int8;
+  const auto policy = LinearPolicy::Create(*checkpoint_, options);
+  EXPECT_EQ(policy->Numerics(), "w4a8_int8 e4m3 head int8");
+  EXPECT_TRUE(policy->ChoiceOf({kLayer + "mlp.down_proj"}).e4m3_scales);
 }
 
 TEST_F(LinearPolicyTest, PatternsKeepWholeProductsInBf16) {
@@ -86,6 +111,7 @@ TEST_F(LinearPolicyTest, NumericsTellWhatChangesResults) {
   };
   EXPECT_EQ(numerics(LinearMode::kW4A16, {"*.down_proj"}, ""), "w4a16");
   EXPECT_EQ(numerics(LinearMode::kW4A8Fp8, {}, ""), "w4a8_fp8");
+  EXPECT_EQ(numerics(LinearMode::kW4A8Int8, {}, ""), "w4a8_int8");
   const std::string plain = numerics(LinearMode::kW4A4, {}, "none");
   const std::string down = numerics(LinearMode::kW4A4, {"*.down_proj"}, "none");
   EXPECT_EQ(plain, "w4a4");

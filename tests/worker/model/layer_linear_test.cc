@@ -1,6 +1,7 @@
 // Which rows of a Linear go through which arithmetic; the arithmetic itself is tested in tests/kernels.
 #include "worker/model/layer_linear.h"
 
+#include "kernels/int8_gemm.h"
 #include "tests/kernels/kernel_testing.h"
 #include "tests/testing/status_matchers.h"
 
@@ -121,6 +122,24 @@ TEST_P(LayerLinearTest, RefusesSingleRowsItHasNoWeightsFor) {
   single.resize(4);
   EXPECT_THAT(linear.Run(*ctx_, x_.view(), single, bias_, y.view()),
               Fails(absl::StatusCode::kInvalidArgument, testing::HasSubstr("single has 4")));
+}
+
+TEST(LayerLinearInt8Test, AllRowsAreMultipliedAlike) {
+  const auto ctx = MakeContext(DetectCpuIsa());
+  std::vector<uint8_t> codes(16 * 32 / 2, 0x5b);
+  const std::vector<bf16> scales = RandomVector(16 * 32 / 16, 3, 0.001f, 0.02f);
+  const Nvfp4MatrixView view = {16, 32, codes.data(), 16, scales.data(), 2};
+  const auto linear = LayerLinear::Create(*ctx, {view}, {LinearMode::kW4A8Int8}, false);
+  ASSERT_THAT(linear, IsOk());
+  const TestMatrix<bf16> x = RandomMatrix(3, 32, 0, 5);
+  TestMatrix<bf16> expected(3, 16);
+  ASSERT_THAT(Int8Gemm(*ctx, x.view(), *Nvfp4Weights::Pack(*ctx, {view}), {}, expected.view()), IsOk());
+  TestMatrix<bf16> y(3, 16);
+  ASSERT_THAT(linear->Run(*ctx, x.view(), std::vector<uint8_t>{0, 1, 0}, {}, y.view()), IsOk());
+  EXPECT_TRUE(SameBits(y.data.data(), expected.data.data(), 3 * 16));
+  TestMatrix<float> sums(3, 16);
+  ASSERT_THAT(linear->Run(*ctx, x.view(), {}, sums.view()), IsOk());
+  for (size_t i = 0; i < sums.data.size(); ++i) EXPECT_EQ(ToBf16(sums.data[i]).bits, y.data[i].bits);
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, LayerLinearTest, testing::Values(LinearMode::kW4A8Fp8, LinearMode::kW4A4),
