@@ -25,7 +25,7 @@ import safetensors_file
 
 NOISE = 0.4  # greatest deviation of the noise on latents in training
 LOG_VARIANCE = -6.0  # what the file says of its posterior: nearly certain
-AVERAGE_LATENTS = 0.01
+AVERAGE_LATENTS = 0.02
 
 
 class Trainer:
@@ -72,8 +72,7 @@ class Trainer:
 
     def step(self, batch):
         """One step; returns [L1, mean square, norm]."""
-        for parameter in self.named.values():
-            parameter.grad.zero_()
+        torch._foreach_zero_([parameter.grad for parameter in self.named.values()])
         total, report = 0.0, 0.0
         count = sum(group[1] for group in self.groups)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda, cache_enabled=False):

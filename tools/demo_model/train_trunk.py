@@ -262,8 +262,7 @@ class Trainer:
 
     def step(self, batch):
         """One step on a batch; returns the losses and the gradient's norm."""
-        for parameter in self.named.values():
-            parameter.grad.zero_()
+        torch._foreach_zero_([parameter.grad for parameter in self.named.values()])
         losses = self.losses(batch)
         (losses[0] + losses[1] + TEXT_WEIGHT * losses[2] + PLACE_WEIGHT * losses[3]).backward()
         scale, norm = optim.clip_scale(list(self.named.values()))
