@@ -6,13 +6,17 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "common/bf16_state_dict.h"
 #include "common/fingerprint.h"
 #include "common/mapped_file.h"
 #include "common/safetensors.h"
+#include "common/sharded_state_dict.h"
 #include "common/status_macros.h"
+#include "common/trunk_layout.h"
 
 namespace lancet {
 namespace {
@@ -20,6 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::string_view kTrunkFile = "nvfp4_state_dict.safetensors";
+constexpr absl::string_view kSourceFiles[] = {"model.safetensors", "model.safetensors.index.json"};
 constexpr absl::string_view kBaseFolder = "Lance_3B";
 constexpr absl::string_view kTrunkFolder = "Lance_3B-NVFP4";
 constexpr absl::string_view kVisionFolder = "Qwen2.5-VL-ViT";
@@ -80,8 +85,20 @@ absl::StatusOr<std::string> ResolveTrunk(const std::string& model_dir) {
     return absl::InvalidArgumentError(absl::StrCat(
         model_dir, " holds several trunks: ", absl::StrJoin(others, ", "), "; choose one with --trunk"));
   }
+  std::vector<std::string> sources;
+  for (const std::string& folder : {Join(model_dir, kBaseFolder), model_dir}) {
+    for (const absl::string_view file : kSourceFiles) sources.push_back(Join(folder, file));
+  }
+  found = FirstFile(sources);
+  if (!found.empty()) return found;
   looked_at.push_back(Join(Join(model_dir, "*"), kTrunkFile));
-  return NotFound("the quantised trunk (--trunk)", looked_at);
+  looked_at.insert(looked_at.end(), sources.begin(), sources.end());
+  return NotFound("the trunk (--trunk)", looked_at);
+}
+
+absl::StatusOr<std::unique_ptr<StateDict>> OpenTrunk(const std::string& path) {
+  if (absl::EndsWith(path, ".json")) return ShardedStateDict::Open(path);
+  return SafetensorsFile::Open(path);
 }
 
 // The tower's two files: each beside the other or in its folder below model_dir.
@@ -166,7 +183,7 @@ absl::StatusOr<std::string> Checkpoint::OpenVision() {
   if (!paths_.vit.empty()) {
     LANCET_ASSIGN_OR_RETURN(vision_file_, SafetensorsFile::Open(paths_.vit));
   }
-  vision_ = std::make_unique<VisionTower>(*trunk_, vision_file_.get());
+  vision_ = std::make_unique<VisionTower>(trunk(), vision_file_.get());
   LANCET_RETURN_IF_ERROR(CheckVisionTower(*vision_, *vision_config_));
   return config_json;
 }
@@ -185,20 +202,22 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const CheckpointPat
     checkpoint->card_.name = fs::path(paths.trunk).parent_path().filename().string();
   }
 
-  LANCET_ASSIGN_OR_RETURN(checkpoint->trunk_, SafetensorsFile::Open(paths.trunk));
-  LANCET_RETURN_IF_ERROR(CheckTrunkLayout(*checkpoint->trunk_, config));
+  LANCET_ASSIGN_OR_RETURN(checkpoint->trunk_file_, OpenTrunk(paths.trunk));
+  const StateDict& file = *checkpoint->trunk_file_;
+  LANCET_RETURN_IF_ERROR(CheckTrunkLayout(file, config));
+  if (IsSource(file, config)) checkpoint->rounded_trunk_ = std::make_unique<Bf16StateDict>(&file);
   if (!paths.trunk_meta.empty()) {
     LANCET_ASSIGN_OR_RETURN(const std::string meta_json, ReadTextFile(paths.trunk_meta, kMaxMetaBytes));
     LANCET_ASSIGN_OR_RETURN(checkpoint->trunk_meta_,
-                            ParseTrunkMeta(meta_json, paths.trunk_meta, config, checkpoint->trunk_.get()));
+                            ParseTrunkMeta(meta_json, paths.trunk_meta, config, &file));
   }
   LANCET_ASSIGN_OR_RETURN(checkpoint->vae_, OpenStateDict(paths.vae));
   LANCET_ASSIGN_OR_RETURN(checkpoint->vae_layout_, CheckVae(*checkpoint->vae_));
   LANCET_ASSIGN_OR_RETURN(const std::string vision_json, checkpoint->OpenVision());
-  LANCET_RETURN_IF_ERROR(CheckTrunkValues(*checkpoint->trunk_, config, checkpoint->trunk_meta_));
-  LANCET_ASSIGN_OR_RETURN(checkpoint->fingerprint_,
-                          CheckpointFingerprint(*checkpoint->trunk_, *checkpoint->vae_, config_json,
-                                                checkpoint->vision_.get(), vision_json));
+  LANCET_RETURN_IF_ERROR(CheckTrunkValues(file, config, checkpoint->trunk_meta_));
+  LANCET_ASSIGN_OR_RETURN(
+      checkpoint->fingerprint_,
+      CheckpointFingerprint(file, *checkpoint->vae_, config_json, checkpoint->vision_.get(), vision_json));
   return checkpoint;
 }
 

@@ -4,6 +4,9 @@
 // --model_dir names a folder such as a download holds:
 //   nvfp4_state_dict.safetensors and nvfp4_meta.json, the quantised trunk:
 //       in Lance_3B-NVFP4/, in the folder itself, or in its only sub-folder that has it
+//   failing that, the trunk before quantisation: model.safetensors or model.safetensors.index.json with its
+//   files, in
+//       Lance_3B/ or in the folder itself; BF16, F32 or F16
 //   llm_config.json, vocab.json, merges.txt, tokenizer_config.json:
 //       beside the trunk, in the folder, or in the trunk's folder without "-NVFP4" (Lance_3B/)
 //   Wan2.2_VAE.safetensors or, failing that, Wan2.2_VAE.pth: in the folder
@@ -31,7 +34,7 @@ namespace lancet {
 // Resolved paths. An override that is set is taken as it is; the rest is searched for below model_dir.
 struct CheckpointPaths {
   std::string model_dir;
-  std::string trunk;             // nvfp4_state_dict.safetensors
+  std::string trunk;             // nvfp4_state_dict.safetensors, or one before quantisation
   std::string trunk_meta;        // nvfp4_meta.json; may be absent (empty) if every name is complete
   std::string llm_config;        // llm_config.json
   std::string vocab;             // vocab.json
@@ -58,8 +61,11 @@ class Checkpoint {
   const CheckpointPaths& paths() const { return paths_; }
   const ModelConfig& config() const { return config_; }
   const ModelCard& card() const { return card_; }
-  // NVFP4 trunk: names as in the file.
-  const StateDict& trunk() const { return *trunk_; }
+  // The trunk as the engine reads it: names as in the file; of a trunk before quantisation everything in
+  // bf16.
+  const StateDict& trunk() const { return rounded_trunk_ != nullptr ? *rounded_trunk_ : *trunk_file_; }
+  // The trunk as its file holds it.
+  const StateDict& trunk_file() const { return *trunk_file_; }
   // Of its meta file; empty without one.
   const TrunkMeta& trunk_meta() const { return trunk_meta_; }
   const StateDict& vae() const { return *vae_; }
@@ -78,13 +84,14 @@ class Checkpoint {
   CheckpointPaths paths_;
   ModelConfig config_;
   ModelCard card_;
-  std::unique_ptr<StateDict> trunk_;
+  std::unique_ptr<StateDict> trunk_file_;
+  std::unique_ptr<StateDict> rounded_trunk_;  // over trunk_file_, of a trunk before quantisation; else null
   TrunkMeta trunk_meta_;
   std::unique_ptr<StateDict> vae_;
   VaeLayout vae_layout_;
   std::optional<VisionConfig> vision_config_;
   std::unique_ptr<StateDict> vision_file_;
-  std::unique_ptr<VisionTower> vision_;  // over trunk_ and vision_file_
+  std::unique_ptr<VisionTower> vision_;  // over the trunk and vision_file_
   std::string fingerprint_;
 };
 

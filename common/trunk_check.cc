@@ -93,6 +93,7 @@ int64_t FindBadScale(const TensorView& scales) {
 }  // namespace
 
 absl::Status CheckTrunkLayout(const StateDict& trunk, const ModelConfig& config) {
+  const bool is_source = IsSource(trunk, config);
   for (const TrunkTensor& tensor : TrunkTensors(config, trunk)) {
     if (!trunk.Contains(tensor.name)) {
       std::string hint;
@@ -103,7 +104,10 @@ absl::Status CheckTrunkLayout(const StateDict& trunk, const ModelConfig& config)
       return absl::InvalidArgumentError(
           absl::StrCat(trunk.path(), ": tensor ", Quote(tensor.name), " is missing", hint));
     }
-    const absl::Status fits = GetChecked(trunk, tensor.name, tensor.dtype, tensor.shape).status();
+    LANCET_ASSIGN_OR_RETURN(const TensorView found, trunk.Get(tensor.name));
+    const bool is_wide = found.dtype == DType::kF32 || found.dtype == DType::kF16;
+    const DType dtype = is_source && is_wide ? found.dtype : tensor.dtype;
+    const absl::Status fits = GetChecked(trunk, tensor.name, dtype, tensor.shape).status();
     if (!fits.ok() && tensor.kind == TrunkTensorKind::kWeight) {
       return absl::InvalidArgumentError(
           absl::StrCat(fits.message(),

@@ -13,7 +13,8 @@ namespace lancet {
 
 // Names, element types and shapes of everything that trunk_layout.h lists; no unquantised form of a quantised
 // linear beside it. Other tensors are allowed: latent_pos_embed.* is recomputed, vit_model.* is the
-// vision tower's (vision_tower.h). InvalidArgument names the first tensor that is missing or odd.
+// vision tower's (vision_tower.h). InvalidArgument names the first tensor that is missing or odd. A trunk
+// before quantisation (IsSource) may be F32 or F16.
 absl::Status CheckTrunkLayout(const StateDict& trunk, const ModelConfig& config);
 
 // What nvfp4_meta.json says beyond what the tensors do.

@@ -1,5 +1,7 @@
 #include "common/trunk_layout.h"
 
+#include <algorithm>
+
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 
@@ -40,6 +42,12 @@ std::vector<TrunkLinear> TrunkLinears(const ModelConfig& config) {
 
 bool IsUnquantised(const StateDict& trunk, absl::string_view base) {
   return trunk.Contains(absl::StrCat(base, ".weight")) && !trunk.Contains(absl::StrCat(base, ".qweight"));
+}
+
+bool IsSource(const StateDict& trunk, const ModelConfig& config) {
+  const std::vector<TrunkLinear> linears = TrunkLinears(config);
+  return std::all_of(linears.begin(), linears.end(),
+                     [&](const TrunkLinear& linear) { return IsUnquantised(trunk, linear.base); });
 }
 
 namespace {

@@ -36,6 +36,10 @@ std::vector<TrunkLinear> TrunkLinears(const ModelConfig& config);
 // Whether the file holds the linear `base` unquantised: its weight, and no codes.
 bool IsUnquantised(const StateDict& trunk, absl::string_view base);
 
+// Whether it holds all of them so: a trunk before quantisation. Its tensors may be F32 or F16 where others
+// are BF16.
+bool IsSource(const StateDict& trunk, const ModelConfig& config);
+
 enum class TrunkTensorKind {
   kCodes,
   kScalesFp8,

@@ -264,6 +264,37 @@ TEST_F(ChangedCheckpointTest, RefusesCodesOfAnotherTable) {
                             HasSubstr("sampled blocks use the largest E2M1 code")));
 }
 
+// The same model before quantisation, of F32: found where a download has it, read as bf16.
+TEST_F(ChangedCheckpointTest, TakesATrunkBeforeQuantisation) {
+  const ModelConfig config = Open().value()->config();
+  TensorFile source;
+  for (const auto& [name, tensor] : trunk_) {
+    if (tensor.dtype != "BF16" || absl::EndsWith(name, ".scales_bf16")) continue;
+    TestTensor& wide = source[name] = {"F32", tensor.shape, ""};
+    for (size_t i = 0; i < tensor.data.size(); i += 2)
+      wide.data += std::string(2, '\0') + tensor.data.substr(i, 2);
+  }
+  for (const TrunkLinear& linear : TrunkLinears(config)) {
+    const Shape shape = {linear.out, linear.in};
+    source[linear.base + ".weight"] = {"F32", shape, std::string(NumElements(shape) * 4, '\0')};
+  }
+  fs::remove_all(dir_ + "/Lance_3B-NVFP4");
+  WriteFile(dir_ + "/Lance_3B/model.safetensors", SerializeTensors(source));
+  const auto checkpoint = Open();
+  ASSERT_THAT(checkpoint, IsOk());
+  EXPECT_TRUE(IsSource((*checkpoint)->trunk_file(), config));
+  const std::string norm = "language_model.model.norm.weight";
+  EXPECT_EQ((*checkpoint)->trunk_file().Get(norm)->dtype, DType::kF32);
+  const TensorView rounded = (*checkpoint)->trunk().Get(norm).value();
+  EXPECT_EQ(rounded.dtype, DType::kBf16);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(rounded.data), rounded.num_bytes()), trunk_[norm].data);
+  EXPECT_EQ((*checkpoint)->trunk().Get(absl::StrCat(kQ, ".weight"))->dtype, DType::kBf16);
+
+  source[norm].dtype = "I32";
+  WriteFile(dir_ + "/Lance_3B/model.safetensors", SerializeTensors(source));
+  EXPECT_THAT(Open(), Fails(absl::StatusCode::kInvalidArgument, HasSubstr(norm)));
+}
+
 TEST_F(ChangedCheckpointTest, TellsOtherKindsOfFiles) {
   TensorFile awq = trunk_;
   awq[absl::StrCat(kQ, ".zeros")] = awq[absl::StrCat(kQ, ".scales_fp8")];

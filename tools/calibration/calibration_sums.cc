@@ -100,7 +100,7 @@ absl::StatusOr<CalibrationSums> CalibrationSums::Create(const Checkpoint& checkp
                                                         const std::vector<std::string>& xtx) {
   CalibrationSums calibration;
   calibration.fingerprint_ = checkpoint.fingerprint();
-  LANCET_ASSIGN_OR_RETURN(calibration.trunk_fingerprint_, StateDictFingerprint(checkpoint.trunk()));
+  LANCET_ASSIGN_OR_RETURN(calibration.trunk_fingerprint_, StateDictFingerprint(checkpoint.trunk_file()));
   calibration.trunk_ = "source";
   std::map<std::string, std::vector<std::string>> names;
   std::map<std::string, int64_t> inputs;
