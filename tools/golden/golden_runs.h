@@ -13,8 +13,8 @@
 #include "tools/golden/cuda_stages.h"
 #include "tools/golden/golden_case.h"
 #include "tools/golden/golden_recorder.h"
-#include "tools/requests/rank_group.h"
 #include "tools/golden/report.h"
+#include "tools/requests/rank_group.h"
 
 namespace lancet {
 

@@ -17,8 +17,8 @@
 #include "tools/golden/golden_against_cpu.h"
 #include "tools/golden/golden_case.h"
 #include "tools/golden/golden_runs.h"
-#include "tools/requests/rank_group.h"
 #include "tools/golden/report.h"
+#include "tools/requests/rank_group.h"
 
 ABSL_FLAG(std::string, golden, "", "folder of goldens that were computed on this checkpoint");
 ABSL_FLAG(int, ranks, 1, "ranks of the tensor-parallel group, 1 to 16");

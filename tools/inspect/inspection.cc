@@ -144,7 +144,8 @@ absl::StatusOr<CheckpointInspection> InspectCheckpoint(const Checkpoint& checkpo
   result.fingerprint = checkpoint.fingerprint();
   result.vae_layout = checkpoint.vae_layout();
   LANCET_ASSIGN_OR_RETURN(result.schemes, ReadSchemes(checkpoint.paths().trunk_meta));
-  LANCET_ASSIGN_OR_RETURN(result.trunk, InspectFile(checkpoint.trunk_file(), code_rows, checkpoint.trunk_meta()));
+  LANCET_ASSIGN_OR_RETURN(result.trunk,
+                          InspectFile(checkpoint.trunk_file(), code_rows, checkpoint.trunk_meta()));
   LANCET_ASSIGN_OR_RETURN(result.vae, InspectFile(checkpoint.vae(), code_rows));
   result.vision_config = checkpoint.vision_config();
   if (checkpoint.vision() != nullptr) {
