@@ -15,8 +15,9 @@ namespace lancet {
 namespace {
 
 constexpr char kGolden[] = LANCET_SOURCE_DIR "/tests/data/nano/golden/";
-// Of one request, far above anything that should happen.
-constexpr absl::Duration kTimeout = absl::Minutes(2);
+// Of one request. On a busy machine it begins again with every restart of the coordinator and is nearly done
+// at some.
+constexpr absl::Duration kTimeout = absl::Minutes(10);
 
 ChaosCase Draws(std::string name, int steps, uint64_t seed, RequestSampler sampler) {
   ChaosCase request;
