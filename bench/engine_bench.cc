@@ -33,7 +33,7 @@
 ABSL_FLAG(
     std::string, device, "cpu",
     "cpu, or cuda: the whole release-sized model with random weights on a CUDA device, without a checkpoint");
-ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied on a CUDA device: w4a16 or w4a8");
+ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied, on a CUDA device or with --model_dir: w4a16 or w4a8");
 ABSL_FLAG(int, threads, 1, "compute threads");
 ABSL_FLAG(int, steps, 30, "denoise steps of the picture on --model_dir; 0: none, load only");
 ABSL_FLAG(int, repetitions, 3, "runs to take the median (of pictures) or the least (of parts) of");
@@ -93,6 +93,8 @@ absl::Status BenchPicture() {
   LANCET_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(paths));
   EngineOptions options;
   options.threads = absl::GetFlag(FLAGS_threads);
+  LANCET_ASSIGN_OR_RETURN(options.linears.mode,
+                          ParseLinearMode(absl::GetFlag(FLAGS_mode), /*on_cuda=*/false));
   const absl::Time load_start = absl::Now();
   LANCET_ASSIGN_OR_RETURN(const auto engine, Engine::Load(*checkpoint, options));
   const double load_seconds = absl::ToDoubleSeconds(absl::Now() - load_start);
@@ -169,6 +171,8 @@ absl::Status BenchLoad() {
   const double opened = BenchSeconds(BenchClock::kWall);
   EngineOptions options;
   options.threads = absl::GetFlag(FLAGS_threads);
+  LANCET_ASSIGN_OR_RETURN(options.linears.mode,
+                          ParseLinearMode(absl::GetFlag(FLAGS_mode), /*on_cuda=*/false));
   LANCET_ASSIGN_OR_RETURN(const auto engine, Engine::Load(*checkpoint, options));
   checkpoint.reset();
   const double loaded = BenchSeconds(BenchClock::kWall);
