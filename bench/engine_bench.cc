@@ -1,9 +1,9 @@
-// Seconds per stage and per denoise step of the engine: a whole picture on a checkpoint, and one trunk layer
-// of the release's dimensions with random weights made in memory. Medians over repetitions, one rank, in this
-// process.
+// Seconds per stage and per denoise step of the engine: loading a checkpoint and a whole picture on it, and
+// the parts of a model of the release's sizes with random weights made in memory. One rank, in this process.
 
 #include <algorithm>
 #include <cstdint>
+#include <fstream>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -15,12 +15,12 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "bench/cpu_model.h"
 #include "bench/cuda_model.h"
-#include "bench/release_layer.h"
+#include "bench/limits.h"
 #include "common/checkpoint.h"
 #include "common/checkpoint_flags.h"
 #include "common/status_macros.h"
@@ -28,21 +28,25 @@
 #include "kernels/kernel_context.h"
 #include "worker/collective/local_collective.h"
 #include "worker/engine/engine.h"
-#include "worker/loader/shard_plan.h"
-#include "worker/model/pass.h"
-#include "worker/model/transformer.h"
 #include "worker/model/vae/vae_encoder.h"
 
 ABSL_FLAG(
     std::string, device, "cpu",
     "cpu, or cuda: the whole release-sized model with random weights on a CUDA device, without a checkpoint");
-ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied on a CUDA device: w4a16 or w4a8");
+ABSL_FLAG(std::string, mode, "w4a16",
+          "how Linears are multiplied, on a CUDA device or with --model_dir: w4a16 or w4a8");
 ABSL_FLAG(int, threads, 1, "compute threads");
-ABSL_FLAG(int, steps, 30, "denoise steps of the picture");
-ABSL_FLAG(int, repetitions, 3, "pictures, and passes through the layer, to take the median of");
-ABSL_FLAG(
-    std::vector<std::string>, layer_pixels, std::vector<std::string>({"256", "768"}),
-    "sides of the square pictures whose guided pair goes through the release-sized layer; empty for none");
+ABSL_FLAG(int, steps, 30, "denoise steps of the picture on --model_dir; 0: none, load only");
+ABSL_FLAG(int, repetitions, 3, "runs to take the median (of pictures) or the least (of parts) of");
+ABSL_FLAG(std::vector<std::string>, parts,
+          std::vector<std::string>({"step", "prefill", "decode", "vae", "vit"}),
+          "what is measured at the release's sizes with random weights: step, prefill, decode, vae, vit; "
+          "empty for none");
+ABSL_FLAG(std::vector<std::string>, sides, std::vector<std::string>({"256", "768"}),
+          "sides of the square pictures for step and vae, multiples of 16 up to 1024");
+ABSL_FLAG(int, layers, 1, "layers of the trunk that are made and measured, 1 to 36");
+ABSL_FLAG(std::string, clock, "wall",
+          "of parts: wall, or cpu: the calling thread's processor time, for machines that do other work");
 ABSL_FLAG(int, ranks, 1, "on CUDA devices: a group of so many processes beside one rank, 2 to 8");
 ABSL_FLAG(std::string, transport, "auto",
           "between the devices of a group: peer (they read each other's memory), nccl, or auto: the first "
@@ -90,6 +94,8 @@ absl::Status BenchPicture() {
   LANCET_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(paths));
   EngineOptions options;
   options.threads = absl::GetFlag(FLAGS_threads);
+  LANCET_ASSIGN_OR_RETURN(options.linears.mode,
+                          ParseLinearMode(absl::GetFlag(FLAGS_mode), /*on_cuda=*/false));
   const absl::Time load_start = absl::Now();
   LANCET_ASSIGN_OR_RETURN(const auto engine, Engine::Load(*checkpoint, options));
   const double load_seconds = absl::ToDoubleSeconds(absl::Now() - load_start);
@@ -142,61 +148,66 @@ absl::Status BenchPicture() {
   return absl::OkStatus();
 }
 
-// --- One layer of the release's dimensions. ---
+// --- Loading. ---
 
-// A guided pair's target blocks over a prefix of 64 cached tokens each.
-absl::Status BenchLayer() {
-  const ModelConfig config = ReleaseLayerConfig(1);
-  CpuOptions cpu;
-  cpu.threads = absl::GetFlag(FLAGS_threads);
-  LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu(cpu));
-  ctx->BindCallingThread();
-  LANCET_ASSIGN_OR_RETURN(const ShardPlan plan, MakeShardPlan(config, 0, 1));
-  for (const std::string& side_text : absl::GetFlag(FLAGS_layer_pixels)) {
-    int side = 0;
-    if (!absl::SimpleAtoi(side_text, &side) || side < 16 || side > 2048) {
-      return absl::InvalidArgumentError(absl::StrCat("--layer_pixels ", side_text, " is outside 16 to 2048"));
+// From a cold process to the first iteration, beside reading the trunk's file once; both find it in the page
+// cache if the checks have just read it.
+absl::Status BenchLoad() {
+  LANCET_ASSIGN_OR_RETURN(const CheckpointPaths paths, ResolveCheckpoint(CheckpointPathsFromFlags()));
+  double read_seconds = 0;
+  int64_t bytes = 0;
+  for (int round = 0; round < 2; ++round) {  // the first brings it into the cache
+    std::ifstream file(paths.trunk, std::ios::binary);
+    std::vector<char> buffer(size_t{1} << 20);
+    bytes = 0;
+    const double begin = BenchSeconds(BenchClock::kWall);
+    while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || file.gcount() > 0) {
+      bytes += file.gcount();
     }
-    const int64_t latents = int64_t{side / kPixelsPerLatent} * (side / kPixelsPerLatent);
-    const RandomStateDict dict = MakeRelease(config);
-    LANCET_ASSIGN_OR_RETURN(TrunkWeights weights,
-                            TrunkWeights::Load(*ctx, dict, config, plan, /*with_head=*/false));
-    Transformer transformer(*ctx, config, plan, std::move(weights), 2 * (latents + 2));
-    LANCET_ASSIGN_OR_RETURN(const auto collective,
-                            SingleRankCollective::Create(transformer.reduce_capacity()));
-    KvCache cache(1, 64, plan.kv_cols());
-    cache.Advance(64);
-    std::vector<int32_t> ids(latents + 2);
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = 64 + static_cast<int32_t>(i % 64);
-    Pass pass;
-    pass.AddLatents(&cache, {ids, ids, ids}, /*append=*/false);
-    pass.AddLatents(&cache, {ids, ids, ids}, /*append=*/false);
-    pass.Finish();
-    std::mt19937 random(2);
-    std::normal_distribution<float> normal;
-    std::vector<double> seconds;
-    for (int repetition = 0; repetition <= absl::GetFlag(FLAGS_repetitions); ++repetition) {
-      for (int64_t r = 0; r < pass.rows(); ++r) {
-        for (int64_t c = 0; c < config.hidden_size; ++c)
-          transformer.stream().row(r)[c] = ToBf16(normal(random));
-      }
-      const absl::Time start = absl::Now();
-      LANCET_RETURN_IF_ERROR(transformer.Forward(pass, *collective, absl::Minutes(10)));
-      // The first pass warms up.
-      if (repetition > 0) seconds.push_back(absl::ToDoubleSeconds(absl::Now() - start));
-    }
-    const double weights_per_row =
-        static_cast<double>(config.hidden_size) *
-        (2.0 * config.hidden_size + 2.0 * plan.kv_cols() + 3.0 * config.intermediate_size);
-    const double attention = 4.0 * 2 * static_cast<double>(latents + 2) * static_cast<double>(latents + 66) *
-                             static_cast<double>(plan.q_cols());
-    const double flop = 2.0 * weights_per_row * static_cast<double>(pass.rows()) + attention;
-    const double median = Median(seconds);
-    std::cout << absl::StrFormat(
-        "release-sized layer, %d x %d pair (%d rows), %s: %.4f s, %.1f GFLOP/s; 36 layers %.2f s a step\n",
-        side, side, pass.rows(), ctx->description(), median, flop / median * 1e-9, 36 * median);
+    read_seconds = BenchSeconds(BenchClock::kWall) - begin;
   }
+  const ProcessMemory before = ReadProcessMemory();
+  const double start = BenchSeconds(BenchClock::kWall);
+  LANCET_ASSIGN_OR_RETURN(auto checkpoint, Checkpoint::Open(paths));
+  const double opened = BenchSeconds(BenchClock::kWall);
+  EngineOptions options;
+  options.threads = absl::GetFlag(FLAGS_threads);
+  LANCET_ASSIGN_OR_RETURN(options.linears.mode,
+                          ParseLinearMode(absl::GetFlag(FLAGS_mode), /*on_cuda=*/false));
+  LANCET_ASSIGN_OR_RETURN(const auto engine, Engine::Load(*checkpoint, options));
+  checkpoint.reset();
+  const double loaded = BenchSeconds(BenchClock::kWall);
+  const ProcessMemory after = ReadProcessMemory();
+  LANCET_ASSIGN_OR_RETURN(const auto collective, SingleRankCollective::Create(engine->collective_capacity()));
+  LANCET_RETURN_IF_ERROR(engine->Attach(collective.get()));
+  LANCET_RETURN_IF_ERROR(engine->WarmUp());
+  const double warm = BenchSeconds(BenchClock::kWall);
+  std::cout << absl::StrFormat(
+      "load: reading the trunk's %.2f GB takes %.2f s; checks %.2f s, weights %.2f s (together %.1f times "
+      "reading), first request through every stage %.2f s; resident then %.2f GB, at most %.2f GB while "
+      "loading\n",
+      static_cast<double>(bytes) * 1e-9, read_seconds, opened - start, loaded - opened,
+      (loaded - start) / read_seconds, warm - loaded,
+      static_cast<double>(after.resident - before.resident) * 1e-9, static_cast<double>(after.peak) * 1e-9);
   return absl::OkStatus();
+}
+
+absl::Status BenchCpu() {
+  if (!CheckpointPathsFromFlags().model_dir.empty()) {
+    LANCET_RETURN_IF_ERROR(BenchLoad());
+    if (absl::GetFlag(FLAGS_steps) > 0) LANCET_RETURN_IF_ERROR(BenchPicture());
+  }
+  CpuModelBenchOptions options;
+  options.threads = absl::GetFlag(FLAGS_threads);
+  options.repetitions = absl::GetFlag(FLAGS_repetitions);
+  options.layers = absl::GetFlag(FLAGS_layers);
+  options.sides = absl::GetFlag(FLAGS_sides);
+  options.parts = absl::GetFlag(FLAGS_parts);
+  LANCET_ASSIGN_OR_RETURN(options.clock, ParseBenchClock(absl::GetFlag(FLAGS_clock)));
+  if (options.layers < 1 || options.layers > 36 || options.repetitions < 1) {
+    return absl::InvalidArgumentError("--layers is 1 to 36, --repetitions 1 or more");
+  }
+  return BenchCpuModel(options);
 }
 
 }  // namespace
@@ -204,7 +215,8 @@ absl::Status BenchLayer() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
-      "engine_bench --model_dir models/demo [--threads N] [--steps N] [--layer_pixels 256,768]\n"
+      "engine_bench [--model_dir models/demo [--steps N]] [--threads N] [--layers N] [--sides 256,768] "
+      "[--parts step,prefill,decode,vae,vit]\n"
       "engine_bench --device cuda [--mode w4a16|w4a8] [--compare] [--ranks N]");
   absl::ParseCommandLine(argc, argv);
   if (absl::GetFlag(FLAGS_device) == "cuda") {
@@ -233,11 +245,9 @@ int main(int argc, char** argv) {
     }
     return 0;
   }
-  for (const auto bench : {lancet::BenchPicture, lancet::BenchLayer}) {
-    if (const absl::Status status = bench(); !status.ok()) {
-      std::cerr << "engine_bench: " << status << "\n";
-      return 1;
-    }
+  if (const absl::Status status = lancet::BenchCpu(); !status.ok()) {
+    std::cerr << "engine_bench: " << status << "\n";
+    return 1;
   }
   return 0;
 }

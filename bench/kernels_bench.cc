@@ -183,10 +183,10 @@ void BM_Attention(benchmark::State& state) {
   args.q = {q.data(), block, heads * kHeadDim};
   args.k = {k.data(), block, kv_heads * kHeadDim};
   args.v = args.k;
-  args.rows = rows;
   const ConstMatrixView<bf16> past_rows(past_k.data(), past, kv_heads * kHeadDim);
   const PastTokens past_tokens{past_rows, past_rows};
-  args.past = {&past_tokens, 1};
+  const AttentionBlock one{rows, {&past_tokens, 1}, false};
+  args.blocks = {&one, 1};
   while (state.KeepRunning()) {
     const absl::Status status = Attention(*ctx, args, {out.data(), block, heads * kHeadDim});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());

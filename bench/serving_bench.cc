@@ -146,6 +146,60 @@ absl::StatusOr<double> DrawSeconds(const Stubs& stubs, int side, int count, bool
   return absl::ToDoubleSeconds(absl::Now() - start);
 }
 
+// A step of a lone picture with a preview of each: as the engine counts it, and as the client sees one step
+// come after another.
+struct StepTimes {
+  double engine_s = 0;
+  double client_s = 0;
+};
+
+absl::StatusOr<StepTimes> ServedSteps(const Stubs& stubs, int side) {
+  const int steps = absl::GetFlag(FLAGS_steps);
+  v1::GenerateImageRequest request;
+  request.set_prompt("a red apple next to a cup of coffee");
+  request.set_width(side);
+  request.set_height(side);
+  request.set_num_inference_steps(steps);
+  // Guidance in every step, so that all cost the same.
+  request.mutable_guidance_interval()->set_start(0);
+  request.mutable_guidance_interval()->set_end(1);
+  request.mutable_preview()->set_every_n_steps(1);
+  grpc::ClientContext context;
+  const auto reader = stubs.image->GenerateImage(&context, request);
+  v1::GenerateImageResponse event;
+  absl::Time first;
+  StepTimes times;
+  while (reader->Read(&event)) {
+    if (event.has_progress() && event.progress().step() == 1) first = absl::Now();
+    if (event.has_progress() && event.progress().step() == steps) {
+      times.client_s = absl::ToDoubleSeconds(absl::Now() - first) / (steps - 1);
+    }
+    if (!event.has_result()) continue;
+    const auto& denoise = event.result().timings().denoise();
+    times.engine_s =
+        (static_cast<double>(denoise.seconds()) + 1e-9 * static_cast<double>(denoise.nanos())) / steps;
+  }
+  LANCET_RETURN_IF_ERROR(FromGrpc(reader->Finish()));
+  return times;
+}
+
+absl::Status PrintServedSteps(const Stubs& stubs, int side) {
+  if (absl::GetFlag(FLAGS_steps) < 2) return absl::InvalidArgumentError("--steps is below 2");
+  std::vector<double> engine, client, ratios;
+  for (int i = 0; i < absl::GetFlag(FLAGS_repetitions); ++i) {
+    LANCET_ASSIGN_OR_RETURN(const StepTimes times, ServedSteps(stubs, side));
+    engine.push_back(times.engine_s * 1e3);
+    client.push_back(times.client_s * 1e3);
+    ratios.push_back(times.client_s / times.engine_s);
+  }
+  std::cout
+      << absl::StrFormat(
+             "| a step of %d x %d: in the engine, at the client with previews | %.2f ms | %.2f ms | %.3f |\n",
+             side, side, Median(engine), Median(client), Median(ratios))
+      << std::flush;
+  return absl::OkStatus();
+}
+
 // Tokens a second of so many answers, over the time in which all of them are being written.
 absl::StatusOr<double> TokenRate(const Stubs& stubs, const std::string& image, int count) {
   std::vector<std::vector<Delta>> answers(count);
@@ -330,6 +384,7 @@ absl::Status Run() {
                                  pictures, side, side, absl::GetFlag(FLAGS_steps), Median(alone),
                                  Median(together), Median(ratios))
               << std::flush;
+    LANCET_RETURN_IF_ERROR(PrintServedSteps(stubs, side));
   }
 
   std::vector<double> alone, together, ratios;

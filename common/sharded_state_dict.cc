@@ -65,7 +65,8 @@ absl::StatusOr<std::unique_ptr<ShardedStateDict>> ShardedStateDict::Open(const s
       for (const std::string& name : opened->names()) {
         const auto found = dict->file_of_.find(name);
         if (found != dict->file_of_.end() && found->second == opened) continue;
-        return error(absl::StrCat("does not give tensor ", Quote(name), " to ", Quote(file), ", which has it"));
+        return error(
+            absl::StrCat("does not give tensor ", Quote(name), " to ", Quote(file), ", which has it"));
       }
     }
   }

@@ -1,5 +1,6 @@
 #include "common/thread_pool.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -32,6 +33,14 @@ void LowerThreadPriority(int nice) {
   setpriority(PRIO_PROCESS, tid, std::min(19, getpriority(PRIO_PROCESS, tid) + nice));
 }
 
+bool PinThreadTo(int cpu) {
+  if (cpu < 0 || cpu >= CPU_SETSIZE) return false;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  return sched_setaffinity(0, sizeof(set), &set) == 0;
+}
+
 // A loop is published by raising `epoch`, and is over when `running` has fallen to zero. The mutex guards
 // nothing but the two sleeps: whoever changes one of the atomics locks it before notifying, so that no
 // wake-up is lost between a sleeper's check and its sleep.
@@ -54,8 +63,10 @@ struct ThreadPool::Impl {
     if (begin < end) (*fn)(begin, end, thread);
   }
 
-  void WorkerLoop(int thread, int nice) {
+  // cpu: -1 for any.
+  void WorkerLoop(int thread, int nice, int cpu) {
     LowerThreadPriority(nice);
+    if (cpu >= 0) PinThreadTo(cpu);
     uint64_t seen = 0;
     while (true) {
       for (int i = 0; i < kSpins && epoch.load(std::memory_order_acquire) == seen; ++i) Pause();
@@ -82,9 +93,12 @@ struct ThreadPool::Impl {
   }
 };
 
-ThreadPool::ThreadPool(int num_threads, int nice) : impl_(std::make_unique<Impl>()) {
+ThreadPool::ThreadPool(int num_threads, int nice, const std::vector<int>& cpus)
+    : impl_(std::make_unique<Impl>()) {
   for (int thread = 1; thread < num_threads; ++thread) {
-    impl_->threads.emplace_back([impl = impl_.get(), thread, nice] { impl->WorkerLoop(thread, nice); });
+    const int cpu = thread < static_cast<int>(cpus.size()) ? cpus[thread] : -1;
+    impl_->threads.emplace_back(
+        [impl = impl_.get(), thread, nice, cpu] { impl->WorkerLoop(thread, nice, cpu); });
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 
@@ -12,11 +13,15 @@ namespace lancet {
 // Lowers the calling thread's priority by `nice` (> 0; at most to the lowest there is). 0 does nothing.
 void LowerThreadPriority(int nice);
 
+// Confines the calling thread to one processor. False, and nothing done, if the process may not use it.
+bool PinThreadTo(int cpu);
+
 class ThreadPool {
  public:
   // A team of `num_threads` >= 1, the calling thread included: num_threads - 1 threads are started. With
-  // `nice` > 0 they lower their own priority by that much (Linux gives every thread its own).
-  explicit ThreadPool(int num_threads, int nice = 0);
+  // `nice` > 0 they lower their own priority by that much (Linux gives every thread its own). Thread t runs
+  // on processor cpus[t] alone, as far as there are so many; the calling thread, 0, is left to the caller.
+  explicit ThreadPool(int num_threads, int nice = 0, const std::vector<int>& cpus = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -37,7 +37,8 @@ struct ConvPadding {
   friend bool operator==(const ConvPadding&, const ConvPadding&) = default;
 };
 
-// Weights in the layout that oneDNN wants, and the compiled primitives of the last few map sizes.
+// Weights in the layout that oneDNN wants, and the compiled primitives of the last few map sizes. Runs on the
+// threads of the context it was created with, which must outlive it; results do not depend on their number.
 // One caller at a time: Forward updates the cache of primitives.
 class Conv2d {
  public:

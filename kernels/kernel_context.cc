@@ -49,7 +49,10 @@ absl::StatusOr<std::unique_ptr<KernelContext>> KernelContext::CreateCpu(const Cp
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes, " bytes of kernel scratch"));
   }
   ctx->shared_ = std::make_unique<SharedBuffer>();
-  ctx->pool_ = std::make_unique<ThreadPool>(options.threads, options.nice);
+  if (!options.cpus.empty()) ctx->first_cpu_ = options.cpus.front();
+  ctx->pool_ = std::make_unique<ThreadPool>(options.threads, options.nice, options.cpus);
+  // The size of the team that a thread would start is its own setting.
+  ctx->pool_->ParallelFor(options.threads, 1, [](int64_t, int64_t, int) { omp_set_num_threads(1); });
   return ctx;
 }
 
@@ -83,8 +86,9 @@ absl::StatusOr<absl::Span<std::byte>> KernelContext::SharedScratch(size_t bytes)
 }
 
 void KernelContext::BindCallingThread() const {
-  omp_set_num_threads(pool_->num_threads());
+  omp_set_num_threads(1);
   LowerThreadPriority(nice_);
+  if (first_cpu_ >= 0) PinThreadTo(first_cpu_);
 }
 
 }  // namespace lancet

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -25,6 +26,7 @@ bool DetectVnni(CpuIsa isa);
 struct CpuOptions {
   int threads = 1;
   int nice = 0;                          // lowered priority of compute threads, see ThreadPool
+  std::vector<int> cpus = {};            // thread t runs on processor cpus[t] alone; empty: anywhere
   CpuIsa max_isa = CpuIsa::kAvx512Bf16;  // tests lower it; never raised above what the machine has
   bool use_vnni = true;                  // likewise
 };
@@ -52,8 +54,9 @@ class KernelContext {
   // pool, for one op at a time.
   absl::StatusOr<absl::Span<std::byte>> SharedScratch(size_t bytes) const;
 
-  // Makes the calling thread the one that runs ops: bounds the OpenMP team that oneDNN starts from it, lowers
-  // its priority. Call once on the engine's thread.
+  // Makes the calling thread the one that runs ops: lowers its priority, pins it to the first processor of
+  // the options, and keeps oneDNN from starting threads from it (OpenMP's): ops share their work out over
+  // pool(), whose threads are bound likewise, and there is no second set. Call once on the engine's thread.
   void BindCallingThread() const;
 
  private:
@@ -62,6 +65,7 @@ class KernelContext {
   CpuIsa isa_ = CpuIsa::kPortable;
   bool has_vnni_ = false;
   int nice_ = 0;
+  int first_cpu_ = -1;  // -1: any
   std::unique_ptr<ThreadPool> pool_;
   struct FreeDeleter {
     void operator()(std::byte* p) const;

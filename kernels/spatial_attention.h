@@ -12,8 +12,9 @@
 
 namespace lancet {
 
-// Holds scratch for `max_pixels` and the compiled products of the last map size. Queries are taken in chunks,
-// so that scores need chunk x pixels floats and never pixels x pixels. One caller at a time.
+// Holds scratch for `max_pixels` and the compiled products of the last map size. Each thread takes chunks of
+// queries, so that scores need 64 x pixels floats a thread and never pixels x pixels. One caller at a time;
+// calls take the context that it was created with, or one of no more threads.
 class SpatialAttention {
  public:
   // ResourceExhausted if the scratch can't be had.

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "worker/cgroup_limit.h"
 
 namespace lancet {
 
@@ -47,7 +48,8 @@ int UsableCpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
+  const int cpus = std::max(1, CPU_COUNT(&set));
+  return std::min(cpus, CgroupCpus().value_or(cpus));
 }
 
 }  // namespace lancet

@@ -17,7 +17,8 @@ absl::StatusOr<std::vector<int>> ParseCpuList(absl::string_view text);
 // the machine lets this process use none of them.
 absl::Status PinToCpus(const std::vector<int>& cpus);
 
-// Processors that this process may use; at least 1.
+// Processors that this process may use: those that its affinity names, and no more than the quota of its
+// control group pays for (cgroup_limit.h); at least 1.
 int UsableCpus();
 
 }  // namespace lancet

@@ -69,7 +69,8 @@ ABSL_FLAG(std::string, activation_factors, "",
 ABSL_FLAG(bool, cuda_graphs, true,
           "Replay captured work on a CUDA device instead of launching each kernel anew");
 ABSL_FLAG(int32_t, threads, 0,
-          "Compute threads; 0: the processors this process may use, divided by world_size, at least 1");
+          "Compute threads; 0: the processors this process may use (--cpus or its affinity, and the quota of "
+          "its control group), divided by world_size unless --cpus is given, at least 1");
 ABSL_FLAG(int64_t, max_pixels, 1024 * 1024,
           "Largest picture in pixels; memory for it is taken at start. 256 to 16777216");
 ABSL_FLAG(
@@ -99,8 +100,10 @@ ABSL_FLAG(std::string, tls_server_name, "",
 ABSL_FLAG(std::string, secret_file, "",
           "The secret that the coordinator asks ranks to prove; the same file as its");
 ABSL_FLAG(std::string, log_format, "text", "Lines on stderr: text or json");
-ABSL_FLAG(std::string, cpus, "",
-          "Processors to run on, such as 0-3,5; empty: any. With several ranks on a host give each its own");
+ABSL_FLAG(
+    std::string, cpus, "",
+    "Processors to run on, such as 0-3,5, each for one compute thread; empty: any. With several ranks on a "
+    "host give each its own");
 
 namespace {
 
@@ -282,6 +285,8 @@ absl::StatusOr<Settings> ReadFlags() {
     LANCET_ASSIGN_OR_RETURN(const std::vector<int> list, lancet::ParseCpuList(cpus));
     LANCET_RETURN_IF_ERROR(lancet::PinToCpus(list));
     if (settings.engine.threads == 0) settings.engine.threads = lancet::UsableCpus();
+    // Each compute thread keeps to a processor if there are enough; more threads than that share them.
+    if (static_cast<int>(list.size()) >= settings.engine.threads) settings.engine.cpus = list;
   }
   if (settings.engine.threads == 0) {
     settings.engine.threads = std::max(1, lancet::UsableCpus() / settings.engine.world_size);

@@ -5,12 +5,25 @@
 // unit_cols][16] units, so that scores are products of packed query rows with key panels. Values are packed
 // in panels of 16 dimensions, [head_dim panel][key unit][16], so that outputs are products of probability
 // rows with them. Keys are padded to whole panels, dimensions of values too, both with zeros.
+//
+// Keys that several calls read are packed beforehand, for all of them (pack). Where one call does all rows of
+// a key/value head (a decoded token), it packs block by block into its own scratch just before use: the same
+// values in the same order, but nothing goes through memory twice.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 namespace lancet {
+
+// Consecutive keys and values of one key/value head as they lie in a cache or a pass.
+struct KeySpan {
+  const uint16_t* k = nullptr;
+  int64_t k_stride = 0;  // elements from one key to the next
+  const uint16_t* v = nullptr;
+  int64_t v_stride = 0;
+  int64_t count = 0;
+};
 
 // Query rows of one key/value head. The heads that share it are stacked: stacked row r is block row r / group
 // of head heads[r % group], so that one decoded token still fills a register tile.
@@ -26,9 +39,11 @@ struct AttentionKernelArgs {
   const int32_t* rows = nullptr;  // rows of q and out, by block row
   int64_t stacked_begin = 0;      // stacked rows to do: at most max_rows of the kernel
   int64_t stacked_end = 0;
-  const uint32_t* k = nullptr;  // packed
+  const uint32_t* k = nullptr;  // packed; null: what spans say
   const uint32_t* v = nullptr;
-  int64_t keys = 0;  // without padding: past, then the block
+  int64_t v_stride = 0;            // of v: units from one panel of dimensions to the next
+  const KeySpan* spans = nullptr;  // together all keys, in order
+  int64_t keys = 0;                // without padding: past, then the block
   int64_t past = 0;
   bool causal = false;
   std::byte* scratch = nullptr;  // KernelContext::kScratchBytes, 64-byte aligned

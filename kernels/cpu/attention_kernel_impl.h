@@ -26,6 +26,8 @@ struct AttentionImpl {
     alignas(64) float scores[S::kTileRows * kKeyBlock];
     alignas(64) uint16_t probs[S::kTileRows * kKeyBlock];
     alignas(64) uint32_t packed_probs[S::kTileRows * kKeyBlock];
+    alignas(64) uint32_t k[kKeyBlock * kMaxHeadDim / S::kUnitCols];  // of a block packed here
+    alignas(64) uint32_t v[kKeyBlock * kMaxHeadDim / S::kUnitCols];
     float max[kRows];
     float sum[kRows];
   };
@@ -44,13 +46,55 @@ struct AttentionImpl {
         const uint16_t* first = values[u * S::kUnitCols] + d;
         const uint16_t* second = values[u * S::kUnitCols + S::kUnitCols - 1] + d;
         uint32_t* units = panel + u * kPanelCols;
-        for (int64_t i = 0; i < n; ++i) {
-          units[i] = S::kUnitCols == 2 ? first[i] | static_cast<uint32_t>(second[i]) << 16
-                                       : static_cast<uint32_t>(first[i]) << 16;
+        if (n == kPanelCols) {  // an extent that the compiler knows
+          for (int64_t i = 0; i < kPanelCols; ++i) units[i] = ValueUnit(first[i], second[i]);
+          continue;
         }
+        for (int64_t i = 0; i < n; ++i) units[i] = ValueUnit(first[i], second[i]);
         for (int64_t i = n; i < kPanelCols; ++i) units[i] = 0;
       }
     }
+  }
+
+  static uint32_t ValueUnit(uint16_t first, uint16_t second) {
+    return S::kUnitCols == 2 ? first | static_cast<uint32_t>(second) << 16
+                             : static_cast<uint32_t>(first) << 16;
+  }
+
+  // Packed keys of a block and the values beside them.
+  struct PackedBlock {
+    const uint32_t* k;
+    const uint32_t* v;
+    int64_t v_stride;
+  };
+
+  // The next key of the spans.
+  struct Cursor {
+    const KeySpan* span;
+    int64_t row = 0;
+  };
+
+  // Packs `keys` keys (a multiple of 16) from the cursor on; beyond the last one of `left` come zeros.
+  static PackedBlock PackBlock(const AttentionKernelArgs& args, State* state, int64_t keys, int64_t left,
+                               Cursor* cursor) {
+    static const uint16_t zeros[kMaxHeadDim] = {};
+    const int64_t v_stride = keys / S::kUnitCols * kPanelCols;
+    const int64_t k_panel = args.head_dim / S::kUnitCols * kPanelCols;
+    for (int64_t panel = 0; panel < keys / kPanelCols; ++panel) {
+      const uint16_t* k_rows[kPanelCols];
+      const uint16_t* v_rows[kPanelCols];
+      for (int i = 0; i < kPanelCols; ++i, --left) {
+        k_rows[i] = v_rows[i] = zeros;
+        if (left <= 0) continue;
+        while (cursor->row == cursor->span->count) *cursor = {cursor->span + 1, 0};
+        k_rows[i] = cursor->span->k + cursor->row * cursor->span->k_stride;
+        v_rows[i] = cursor->span->v + cursor->row * cursor->span->v_stride;
+        ++cursor->row;
+      }
+      Pack(k_rows, v_rows, args.head_dim, state->k + panel * k_panel,
+           state->v + panel * kPanelCols / S::kUnitCols * kPanelCols, v_stride);
+    }
+    return {state->k, state->v, v_stride};
   }
 
   // Keys that a stacked row sees.
@@ -65,13 +109,13 @@ struct AttentionImpl {
 
   // Scores of `rows` query rows against `panels` key panels.
   static void Scores(const AttentionKernelArgs& args, State* state, const uint32_t* q, int rows,
-                     int64_t key_begin, int64_t panels) {
+                     const uint32_t* k, int64_t panels) {
     TileProductArgs product;
     product.rows = q;
     product.units = args.head_dim / S::kUnitCols;
     product.panel_stride = product.units * kPanelCols;
     product.c_stride = kKeyBlock;
-    product.panels = args.k + key_begin / kPanelCols * product.panel_stride;
+    product.panels = k;
     product.c = state->scores;
     RunTilePanels<S>(rows, panels, product);
   }
@@ -92,7 +136,7 @@ struct AttentionImpl {
     for (i = 0; i < keys; i += S::kLanes) {
       F p = S::Set1(0.0f);
       if (i < visible) {
-        p = Exp<S>(S::Load(scores + i) * S::Set1(scale) - shift);
+        p = ExpBelowZero<S>(S::Load(scores + i) * S::Set1(scale) - shift);
         if (visible - i < S::kLanes) p = S::KeepFirst(p, visible - i);
       }
       total = total + p;
@@ -101,7 +145,7 @@ struct AttentionImpl {
     float shrink = 0.0f;
     if (!first) {
       float lanes[S::kLanes];
-      S::Store(lanes, Exp<S>(S::Set1(*max - new_max)));
+      S::Store(lanes, ExpBelowZero<S>(S::Set1(*max - new_max)));
       shrink = lanes[0];
     }
     *sum = *sum * shrink + S::ReduceAdd(total);
@@ -111,11 +155,11 @@ struct AttentionImpl {
 
   // One tile of rows against one block of keys.
   static void Block(const AttentionKernelArgs& args, State* state, int64_t tile_begin, int rows,
-                    int64_t key_begin) {
+                    int64_t key_begin, const PackedBlock& packed) {
     const int64_t first_row = tile_begin - args.stacked_begin;
     const int64_t dims = RoundUp(args.head_dim);
     const int64_t keys = RoundUp(Min(kKeyBlock, args.keys - key_begin));
-    Scores(args, state, state->q + first_row * (args.head_dim / S::kUnitCols), rows, key_begin,
+    Scores(args, state, state->q + first_row * (args.head_dim / S::kUnitCols), rows, packed.k,
            keys / kPanelCols);
     const uint16_t* prob_rows[S::kTileRows];
     for (int m = 0; m < rows; ++m) {
@@ -135,14 +179,13 @@ struct AttentionImpl {
       for (int64_t d = 0; d < dims; d += S::kLanes) S::Store(out + d, S::Load(out + d) * S::Set1(shrink));
     }
     PackTile<S>(prob_rows, rows, keys, state->packed_probs);
-    const int64_t key_units = RoundUp(args.keys) / S::kUnitCols;
     TileProductArgs product;
     product.rows = state->packed_probs;
     product.units = keys / S::kUnitCols;
-    product.panel_stride = key_units * kPanelCols;
+    product.panel_stride = packed.v_stride;
     product.c_stride = dims;
     product.accumulate = key_begin > 0;
-    product.panels = args.v + key_begin / S::kUnitCols * kPanelCols;
+    product.panels = packed.v;
     product.c = state->out + first_row * dims;
     RunTilePanels<S>(rows, dims / kPanelCols, product);
   }
@@ -170,10 +213,17 @@ struct AttentionImpl {
       PackTile<S>(q_rows, rows, args.head_dim,
                   state->q + (t - args.stacked_begin) * (args.head_dim / S::kUnitCols));
     }
+    Cursor cursor{args.spans};
     for (int64_t key_begin = 0; key_begin < args.keys; key_begin += kKeyBlock) {
+      if (Visible(args, args.stacked_end - 1) <= key_begin) break;
+      const PackedBlock packed =
+          args.k == nullptr ? PackBlock(args, state, RoundUp(Min(kKeyBlock, args.keys - key_begin)),
+                                        args.keys - key_begin, &cursor)
+                            : PackedBlock{args.k + key_begin * (args.head_dim / S::kUnitCols),
+                                          args.v + key_begin / S::kUnitCols * kPanelCols, args.v_stride};
       for (int64_t t = args.stacked_begin; t < args.stacked_end; t += S::kTileRows) {
         const int rows = static_cast<int>(Min(S::kTileRows, args.stacked_end - t));
-        if (Visible(args, t + rows - 1) > key_begin) Block(args, state, t, rows, key_begin);
+        if (Visible(args, t + rows - 1) > key_begin) Block(args, state, t, rows, key_begin, packed);
       }
     }
     for (int64_t t = args.stacked_begin; t < args.stacked_end; ++t) StoreOut(args, *state, t);

@@ -1,6 +1,9 @@
 // Conv2d through oneDNN. Weights are kept once, in the layout that the primitive for the last map size asked
 // for; the layout hardly ever depends on the size (a narrower output block for very small maps), and when it
 // does the weights are repacked in place of the old ones, so memory stays at one copy.
+//
+// Threads are the context's: each computes a run of output rows by a primitive of its own, and oneDNN starts
+// none (KernelContext sees to that). An output pixel is the same sum however rows are shared out.
 
 #include <algorithm>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -10,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "common/thread_pool.h"
 #include "kernels/conv.h"
 #include "kernels/cpu/onednn.h"
 
@@ -18,9 +22,13 @@ namespace {
 
 using dnnl::memory;
 
-// A stripwise pass over one map uses up to four (first size, last size, with and without sum); two map sizes
-// in turn.
-constexpr size_t kMaxPrimitives = 8;
+// A stripwise pass over one map uses up to four map sizes (first size, last size, with and without sum), each
+// shared out in up to four different parts (the first, the last, and inner ones of two heights); two map
+// sizes in turn.
+constexpr size_t kMaxPrimitives = 32;
+
+// Multiply-adds that make a part worth handing to a thread: some 10 us.
+constexpr int64_t kMinPartMacs = 200'000;
 
 // The map size for which weights are packed at first: an ordinary picture.
 constexpr int64_t kTypicalSide = 32;
@@ -37,11 +45,49 @@ struct Compiled {
   Key key;
   memory::desc src;
   memory::desc dst;
+  memory::desc scratchpad;
   dnnl::convolution_forward primitive;
+};
+
+// Rows [out_begin, out_end) of the result, and what of the input they see.
+struct Part {
+  int64_t out_begin = 0;
+  int64_t out_end = 0;
+  int64_t in_begin = 0;
+  Key key;
 };
 
 int64_t OutExtent(int64_t extent, int64_t before, int64_t after, const ConvShape& shape) {
   return (extent + before + after - shape.kernel) / shape.stride + 1;
+}
+
+// `whole` cut into at most `most` runs of output rows.
+std::vector<Part> Cut(const Key& whole, const ConvShape& shape, int64_t most) {
+  const ConvPadding& pad = whole.padding;
+  const int64_t rows = OutExtent(whole.height, pad.top, pad.bottom, shape);
+  const int64_t columns = OutExtent(whole.width, pad.left, pad.right, shape);
+  const int64_t row_macs = columns * shape.out_channels * shape.in_channels * shape.kernel * shape.kernel;
+  const int64_t fewest = std::max<int64_t>(1, kMinPartMacs / std::max<int64_t>(1, row_macs));
+  const int64_t count = std::clamp<int64_t>(rows / fewest, 1, std::min(most, rows));
+  std::vector<Part> parts;
+  for (int64_t i = 0; i < count; ++i) {
+    Part part;
+    part.out_begin = rows * i / count;
+    part.out_end = rows * (i + 1) / count;
+    // In rows of the padded input.
+    const int64_t first = part.out_begin * shape.stride;
+    const int64_t last = (part.out_end - 1) * shape.stride + shape.kernel;
+    part.in_begin = std::max<int64_t>(0, first - pad.top);
+    const int64_t in_end = std::min(whole.height, last - pad.top);
+    part.key = whole;
+    part.key.height = in_end - part.in_begin;
+    part.key.padding.top = std::max<int64_t>(0, pad.top - first);
+    part.key.padding.bottom = std::max<int64_t>(0, last - pad.top - whole.height);
+    // A part that would see padding alone: let one thread do all.
+    if (part.key.height < 1) return Cut(whole, shape, 1);
+    parts.push_back(part);
+  }
+  return parts;
 }
 
 }  // namespace
@@ -51,6 +97,7 @@ DType ActivationType(const KernelContext& ctx) {
 }
 
 struct Conv2d::Impl {
+  ThreadPool* pool = nullptr;
   ConvShape shape;
   DType type = DType::kF32;
   dnnl::engine engine;
@@ -75,6 +122,8 @@ struct Conv2d::Impl {
     const memory::desc any_weights({shape.out_channels, shape.in_channels, shape.kernel, shape.kernel}, data,
                                    memory::format_tag::any);
     dnnl::primitive_attr attributes;
+    // The library's own scratchpad belongs to the thread that compiled the primitive.
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (key.accumulate) {
       dnnl::post_ops sum;
       sum.append_sum(1.0f);
@@ -94,18 +143,47 @@ struct Conv2d::Impl {
     compiled.clear();  // they read the old layout
   }
 
-  const Compiled& Find(const Key& key) {
+  const Compiled* Recall(const Key& key) {
     const auto found =
         std::find_if(compiled.begin(), compiled.end(), [&](const Compiled& c) { return c.key == key; });
-    if (found != compiled.end()) {
-      std::rotate(found, found + 1, compiled.end());
-      return compiled.back();
+    if (found == compiled.end()) return nullptr;
+    std::rotate(found, found + 1, compiled.end());
+    return &compiled.back();
+  }
+
+  // Primitives for every part, or none if they do not agree on the layout of the weights.
+  std::vector<Compiled> Find(const std::vector<Part>& parts) {
+    std::vector<Compiled> found;
+    for (const Part& part : parts) {
+      if (const Compiled* known = Recall(part.key)) {
+        found.push_back(*known);
+        continue;
+      }
+      const auto desc = PrimitiveDesc(part.key);
+      if (weights.get_desc() != desc.weights_desc()) {
+        if (parts.size() > 1) return {};
+        Repack(desc.weights_desc());
+      }
+      if (compiled.size() == kMaxPrimitives) compiled.erase(compiled.begin());
+      compiled.push_back({part.key, desc.src_desc(), desc.dst_desc(), desc.scratchpad_desc(),
+                          dnnl::convolution_forward(desc)});
+      found.push_back(compiled.back());
     }
-    const auto desc = PrimitiveDesc(key);
-    Repack(desc.weights_desc());
-    if (compiled.size() == kMaxPrimitives) compiled.erase(compiled.begin());
-    compiled.push_back({key, desc.src_desc(), desc.dst_desc(), dnnl::convolution_forward(desc)});
-    return compiled.back();
+    return found;
+  }
+
+  template <typename T>
+  void Run(const Part& part, const Compiled& c, ConstMapView<T> x, MapView<T> y) const {
+    dnnl::stream mine(engine);
+    const memory scratchpad(c.scratchpad, engine);
+    // oneDNN's interface knows no const; it only reads the source.
+    T* from = const_cast<T*>(x.row(part.in_begin));
+    c.primitive.execute(mine, {{DNNL_ARG_SRC, memory(c.src, engine, from)},
+                               {DNNL_ARG_WEIGHTS, weights},
+                               {DNNL_ARG_BIAS, bias},
+                               {DNNL_ARG_SCRATCHPAD, scratchpad},
+                               {DNNL_ARG_DST, memory(c.dst, engine, y.row(part.out_begin))}});
+    mine.wait();
   }
 
   template <typename T>
@@ -129,17 +207,24 @@ struct Conv2d::Impl {
       return absl::InvalidArgumentError(absl::StrCat(Describe(key), ": maps of ", x.ShapeString(), " and ",
                                                      y.ShapeString(), " do not fit"));
     }
-    return CallOneDnn([&] { return Describe(key); },
-                      [&] {
-                        const Compiled& c = Find(key);
-                        // oneDNN's interface knows no const; it only reads the source.
-                        c.primitive.execute(stream,
-                                            {{DNNL_ARG_SRC, memory(c.src, engine, const_cast<T*>(x.data))},
-                                             {DNNL_ARG_WEIGHTS, weights},
-                                             {DNNL_ARG_BIAS, bias},
-                                             {DNNL_ARG_DST, memory(c.dst, engine, y.data)}});
-                        stream.wait();
-                      });
+    std::vector<Part> parts = Cut(key, shape, pool->num_threads());
+    std::vector<Compiled> primitives;
+    LANCET_RETURN_IF_ERROR(CallOneDnn([&] { return Describe(key); },
+                                      [&] {
+                                        primitives = Find(parts);
+                                        if (!primitives.empty()) return;
+                                        parts = Cut(key, shape, 1);
+                                        primitives = Find(parts);
+                                      }));
+    std::vector<absl::Status> statuses(parts.size());
+    pool->ParallelFor(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        statuses[i] =
+            CallOneDnn([&] { return Describe(parts[i].key); }, [&] { Run(parts[i], primitives[i], x, y); });
+      }
+    });
+    for (absl::Status& status : statuses) LANCET_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
   }
 };
 
@@ -159,6 +244,7 @@ absl::StatusOr<Conv2d> Conv2d::Create(const KernelContext& ctx, const ConvShape&
                                                    shape.out_channels, " channels and ", taps, " taps"));
   }
   auto impl = std::make_unique<Impl>();
+  impl->pool = &ctx.pool();
   impl->shape = shape;
   impl->type = ActivationType(ctx);
   const int64_t pad = shape.kernel / 2;

@@ -52,11 +52,12 @@ inline dnnl::convolution_forward::primitive_desc ConvolutionDesc(
 
 inline dnnl::matmul::primitive_desc MatmulDesc(const dnnl::engine& engine, const dnnl::memory::desc& src,
                                                const dnnl::memory::desc& weights,
-                                               const dnnl::memory::desc& dst) {
+                                               const dnnl::memory::desc& dst,
+                                               const dnnl::primitive_attr& attributes) {
 #if DNNL_VERSION_MAJOR >= 3
-  return {engine, src, weights, dst};
+  return {engine, src, weights, dst, attributes};
 #else
-  return {dnnl::matmul::desc(src, weights, dst), engine};
+  return {dnnl::matmul::desc(src, weights, dst), attributes, engine};
 #endif
 }
 

@@ -50,7 +50,15 @@ struct SimdAvx2 {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(u, u), 0x08);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
   }
-  LANCET_SIMD void StoreProbability(uint16_t* p, F v) { StoreBf16(p, v); }
+  // For values whose rounding cannot overflow into the sign: not NaN with a payload in the low half.
+  LANCET_SIMD void StoreProbability(uint16_t* p, F v) {
+    const __m256i u = _mm256_castps_si256(v);
+    const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), lsb);
+    const __m256i high = _mm256_srli_epi32(rounded, 16);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+  }
   LANCET_SIMD void StoreBf16N(uint16_t* p, F v, int64_t n) {
     alignas(16) uint16_t padded[8];
     StoreBf16(padded, v);
@@ -89,6 +97,7 @@ struct SimdAvx2 {
     const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
   }
+  LANCET_SIMD F ScaleByNormalPow2(F v, F n) { return v * Exp2Int(n); }
   LANCET_SIMD F ScaleByPow2(F v, F n) {
     const F first = RoundInt(n * Set1(0.5f));
     return v * Exp2Int(first) * Exp2Int(n - first);

@@ -77,6 +77,7 @@ struct SimdAvx512 {
   LANCET_SIMD F RoundInt(F v) {
     return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
+  LANCET_SIMD F ScaleByNormalPow2(F v, F n) { return ScaleByPow2(v, n); }
   LANCET_SIMD F ScaleByPow2(F v, F n) { return _mm512_scalef_ps(v, n); }
 
   LANCET_SIMD F LoadUnits(const uint32_t* p) { return _mm512_loadu_ps(p); }

@@ -82,6 +82,8 @@ struct SimdPortable {
   }
   // 2^n for integral n in [-126, 127].
   LANCET_SIMD F Exp2Int(F n) { return (F)((__builtin_convertvector(n, I) + 127) << 23); }
+  // v * 2^n for integral n in [-126, 127].
+  LANCET_SIMD F ScaleByNormalPow2(F v, F n) { return v * Exp2Int(n); }
   // v * 2^n for integral n in [-150, 129]: in two factors, as one would not be a normal number at the ends.
   LANCET_SIMD F ScaleByPow2(F v, F n) {
     const F first = RoundInt(n * Set1(0.5f));

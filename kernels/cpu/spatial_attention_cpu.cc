@@ -1,4 +1,5 @@
-// SpatialAttention: two oneDNN products per chunk of queries, softmax between them.
+// SpatialAttention: two oneDNN products per chunk of queries, softmax between them. Each thread of the
+// context takes chunks of its own.
 
 #include <algorithm>
 #include <cmath>
@@ -6,6 +7,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -19,8 +21,9 @@ namespace {
 
 using dnnl::memory;
 
-// Enough rows to keep the product busy; at 4096 pixels the scores of a chunk take 2 MB.
-constexpr int64_t kQueryChunk = 128;
+// Enough rows to keep the product busy, few enough that a picture of 256 x 256 (256 latents) has work for
+// several threads; at 4096 pixels the scores of a chunk take 1 MB.
+constexpr int64_t kQueryChunk = 64;
 
 // The two products for `queries` rows.
 struct Products {
@@ -38,9 +41,9 @@ struct SpatialAttention::Impl {
   int64_t channels = 0;
   int64_t max_pixels = 0;
   dnnl::engine engine;
-  dnnl::stream stream;
-  std::unique_ptr<float[]> scores;             // [kQueryChunk, pixels]
-  std::unique_ptr<std::byte[]> probabilities;  // [kQueryChunk, pixels] of `type`
+  // Of each thread: [kQueryChunk, pixels].
+  std::vector<std::unique_ptr<float[]>> scores;
+  std::vector<std::unique_ptr<std::byte[]>> probabilities;  // of `type`
   int64_t compiled_pixels = 0;
   Products whole_chunk;
   Products last_chunk;
@@ -53,10 +56,13 @@ struct SpatialAttention::Impl {
     const memory::desc p({queries, pixels}, data, {pixels, 1});
     const memory::desc v({pixels, channels}, data, {3 * channels, 1});
     const memory::desc o({queries, channels}, data, {channels, 1});
+    // The library's own scratchpad belongs to the thread that compiled the primitive.
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     Products products;
     products.queries = queries;
-    products.scores_desc = MatmulDesc(engine, q, k_transposed, s);
-    products.values_desc = MatmulDesc(engine, p, v, o);
+    products.scores_desc = MatmulDesc(engine, q, k_transposed, s, attributes);
+    products.values_desc = MatmulDesc(engine, p, v, o, attributes);
     products.scores = dnnl::matmul(products.scores_desc);
     products.values = dnnl::matmul(products.values_desc);
     return products;
@@ -70,25 +76,31 @@ struct SpatialAttention::Impl {
     compiled_pixels = pixels;
   }
 
+  // On thread `thread`.
   template <typename T>
-  void Chunk(const KernelContext& ctx, const Products& products, const T* q, const T* k, const T* v, T* out) {
+  void Chunk(const KernelContext& ctx, const Products& products, const T* q, const T* k, const T* v, T* out,
+             int thread) const {
+    dnnl::stream stream(engine);
     const int64_t pixels = compiled_pixels;
+    float* const s = scores[thread].get();
+    T* const p = reinterpret_cast<T*>(probabilities[thread].get());
     const auto bind = [&](const memory::desc& desc, const void* data) {
       return memory(desc, engine, const_cast<void*>(data));  // oneDNN's interface knows no const
     };
-    products.scores.execute(stream, {{DNNL_ARG_SRC, bind(products.scores_desc.src_desc(), q)},
-                                     {DNNL_ARG_WEIGHTS, bind(products.scores_desc.weights_desc(), k)},
-                                     {DNNL_ARG_DST, bind(products.scores_desc.dst_desc(), scores.get())}});
+    products.scores.execute(stream,
+                            {{DNNL_ARG_SRC, bind(products.scores_desc.src_desc(), q)},
+                             {DNNL_ARG_WEIGHTS, bind(products.scores_desc.weights_desc(), k)},
+                             {DNNL_ARG_SCRATCHPAD, memory(products.scores_desc.scratchpad_desc(), engine)},
+                             {DNNL_ARG_DST, bind(products.scores_desc.dst_desc(), s)}});
     stream.wait();
     const float scale = 1.0f / std::sqrt(static_cast<float>(channels));
-    T* const p = reinterpret_cast<T*>(probabilities.get());
     const auto softmax = VaeRowsFor<T>(ctx.isa()).softmax;
-    ctx.pool().ParallelFor(products.queries, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) softmax(&scores[i * pixels], pixels, scale, p + i * pixels);
-    });
-    products.values.execute(stream, {{DNNL_ARG_SRC, bind(products.values_desc.src_desc(), p)},
-                                     {DNNL_ARG_WEIGHTS, bind(products.values_desc.weights_desc(), v)},
-                                     {DNNL_ARG_DST, bind(products.values_desc.dst_desc(), out)}});
+    for (int64_t i = 0; i < products.queries; ++i) softmax(s + i * pixels, pixels, scale, p + i * pixels);
+    products.values.execute(stream,
+                            {{DNNL_ARG_SRC, bind(products.values_desc.src_desc(), p)},
+                             {DNNL_ARG_WEIGHTS, bind(products.values_desc.weights_desc(), v)},
+                             {DNNL_ARG_SCRATCHPAD, memory(products.values_desc.scratchpad_desc(), engine)},
+                             {DNNL_ARG_DST, bind(products.values_desc.dst_desc(), out)}});
     stream.wait();
   }
 
@@ -109,14 +121,21 @@ struct SpatialAttention::Impl {
                                                      out.ShapeString(), " do not fit (at most ", max_pixels,
                                                      " pixels)"));
     }
-    return CallOneDnn(describe, [&] {
-      CompileFor(pixels);
-      for (int64_t begin = 0; begin < pixels; begin += kQueryChunk) {
+    LANCET_RETURN_IF_ERROR(CallOneDnn(describe, [&] { CompileFor(pixels); }));
+    const int64_t chunks = (pixels + kQueryChunk - 1) / kQueryChunk;
+    std::vector<absl::Status> statuses(scores.size());
+    ctx.pool().ParallelFor(chunks, 1, [&](int64_t first, int64_t last, int thread) {
+      for (int64_t chunk = first; chunk < last && statuses[thread].ok(); ++chunk) {
+        const int64_t begin = chunk * kQueryChunk;
         const Products& products = pixels - begin >= kQueryChunk ? whole_chunk : last_chunk;
-        Chunk(ctx, products, qkv.data + begin * 3 * channels, qkv.data + channels, qkv.data + 2 * channels,
-              out.data + begin * channels);
+        statuses[thread] = CallOneDnn(describe, [&] {
+          Chunk(ctx, products, qkv.data + begin * 3 * channels, qkv.data + channels, qkv.data + 2 * channels,
+                out.data + begin * channels, thread);
+        });
       }
     });
+    for (absl::Status& status : statuses) LANCET_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
   }
 };
 
@@ -134,10 +153,11 @@ absl::StatusOr<SpatialAttention> SpatialAttention::Create(const KernelContext& c
       CallOneDnn([&] { return absl::StrCat("SpatialAttention for ", max_pixels, " pixels"); },
                  [&] {
                    impl->engine = dnnl::engine(dnnl::engine::kind::cpu, 0);
-                   impl->stream = dnnl::stream(impl->engine);
-                   const int64_t rows = std::min(kQueryChunk, max_pixels);
-                   impl->scores.reset(new float[rows * max_pixels]);
-                   impl->probabilities.reset(new std::byte[rows * max_pixels * DTypeSize(impl->type)]);
+                   const int64_t values = std::min(kQueryChunk, max_pixels) * max_pixels;
+                   for (int thread = 0; thread < ctx.pool().num_threads(); ++thread) {
+                     impl->scores.emplace_back(new float[values]);
+                     impl->probabilities.emplace_back(new std::byte[values * DTypeSize(impl->type)]);
+                   }
                  }));
   return SpatialAttention(std::move(impl));
 }

@@ -1,5 +1,6 @@
 #include "common/thread_pool.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -95,6 +96,28 @@ TEST(ThreadPoolTest, LowersThePriorityOfItsOwnThreadsOnly) {
   });
   EXPECT_EQ(seen[0], before);
   EXPECT_EQ(seen[1], std::min(19, before + 5));
+}
+
+TEST(ThreadPoolTest, PinsItsOwnThreadsWhereToldTo) {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  ASSERT_EQ(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  int last = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed)) last = cpu;
+  }
+  ThreadPool pool(3, 0, {last, last});
+  cpu_set_t seen[3];
+  pool.ParallelFor(3, 1, [&](int64_t, int64_t, int thread) {
+    CPU_ZERO(&seen[thread]);
+    sched_getaffinity(0, sizeof(cpu_set_t), &seen[thread]);
+  });
+  EXPECT_TRUE(CPU_EQUAL(&seen[0], &allowed));  // the caller's own affair
+  EXPECT_EQ(CPU_COUNT(&seen[1]), 1);
+  EXPECT_TRUE(CPU_ISSET(last, &seen[1]));
+  EXPECT_TRUE(CPU_EQUAL(&seen[2], &allowed));  // no processor was named for it
+  EXPECT_FALSE(PinThreadTo(-1));
+  EXPECT_FALSE(PinThreadTo(CPU_SETSIZE));
 }
 
 }  // namespace

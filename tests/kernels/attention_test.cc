@@ -32,14 +32,15 @@ struct Case {
     args.q = q.view();
     args.k = k.view();
     args.v = v.view();
-    args.rows = rows;
+    only_block.rows = rows;
     // In two parts, as after a fork; the first may be empty.
     const int64_t split = past_k.rows / 3;
     past[0] = {past_k.view().Rows(0, split), past_v.view().Rows(0, split)};
     past[1] = {past_k.view().Rows(split, past_k.rows - split),
                past_v.view().Rows(split, past_k.rows - split)};
-    args.past = past;
-    args.causal = causal;
+    only_block.past = past;
+    only_block.causal = causal;
+    args.blocks = {&only_block, 1};
     return args;
   }
 
@@ -47,6 +48,7 @@ struct Case {
   std::vector<int32_t> kv_head_of;
   TestMatrix<bf16> q, k, v, past_k, past_v, out;
   mutable PastTokens past[2];
+  mutable AttentionBlock only_block;
   bool causal;
   std::vector<int32_t> rows;
 };
@@ -140,9 +142,9 @@ TEST_P(AttentionTest, RowAloneEqualsRowInBlock) {
     TestMatrix<bf16> alone(c.out.rows, c.out.cols, 10);
     AttentionArgs args = c.Args();
     const int32_t rows[] = {row};
-    args.rows = rows;
     const PastTokens past{c.k.view().Rows(0, row), c.v.view().Rows(0, row)};
-    args.past = {&past, 1};
+    c.only_block.rows = rows;
+    c.only_block.past = {&past, 1};
     ASSERT_TRUE(Attention(*ctx, args, alone.view()).ok());
     EXPECT_TRUE(SameBits<bf16>(alone.view().row(row), c.out.view().row(row), c.out.cols)) << "row " << row;
   }
@@ -160,11 +162,38 @@ TEST_P(AttentionTest, HeadsAloneEqualHeadsTogether) {
   args.k = c.k.view().Cols(32, 32);
   args.v = c.v.view().Cols(32, 32);
   const PastTokens past{c.past_k.view().Cols(32, 32), c.past_v.view().Cols(32, 32)};
-  args.past = {&past, 1};
+  c.only_block.past = {&past, 1};
   TestMatrix<bf16> half(c.out.rows, 64);
   ASSERT_TRUE(Attention(*ctx, args, half.view()).ok());
   for (const int32_t row : c.rows) {
     EXPECT_TRUE(SameBits<bf16>(half.view().row(row), c.out.view().row(row) + 64, 64));
+  }
+}
+
+// Blocks of several sequences in one call, some causal, some of one row, of different length.
+TEST_P(AttentionTest, BlocksTogetherEqualBlocksAlone) {
+  Case c(64, {0, 0, 0, 0, 1, 1, 1, 1}, 2, 100, 90, false);
+  const auto row_range = [&](size_t begin, size_t count) {
+    return absl::MakeConstSpan(c.rows).subspan(begin, count);
+  };
+  const PastTokens long_past{c.past_k.view(), c.past_v.view()};
+  const PastTokens short_past{c.past_k.view().Rows(10, 17), c.past_v.view().Rows(10, 17)};
+  const AttentionBlock blocks[] = {{row_range(0, 1), {&short_past, 1}, true},
+                                   {row_range(1, 60), {&long_past, 1}, false},
+                                   {row_range(61, 2), {}, true},
+                                   {row_range(63, 1), {&long_past, 1}, true},
+                                   {row_range(64, 36), {&short_past, 1}, true}};
+  for (const int threads : {1, 3}) {
+    const auto ctx = MakeContext(GetParam(), threads);
+    AttentionArgs args = c.Args();
+    TestMatrix<bf16> alone(c.out.rows, c.out.cols, 10);
+    for (const AttentionBlock& block : blocks) {
+      args.blocks = {&block, 1};
+      ASSERT_TRUE(Attention(*ctx, args, alone.view()).ok());
+    }
+    args.blocks = blocks;
+    ASSERT_TRUE(Attention(*ctx, args, c.out.view()).ok());
+    EXPECT_TRUE(SameBits(c.out.data.data(), alone.data.data(), static_cast<int64_t>(alone.data.size())));
   }
 }
 
@@ -186,7 +215,7 @@ TEST_P(AttentionTest, NamesWhatDisagrees) {
               testing::HasSubstr("kv_head_of[1] is 2; there are 2"));
   args = c.Args();
   const int32_t rows[] = {0, 8};
-  args.rows = rows;
+  c.only_block.rows = rows;
   EXPECT_THAT(std::string(Attention(*ctx, args, c.out.view()).message()),
               testing::HasSubstr("rows[1] is 8; the pass has 8 rows"));
   args = c.Args();

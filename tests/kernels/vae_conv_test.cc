@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <string>
 
 #include "kernels/conv.h"
@@ -52,6 +53,38 @@ void ExpectMatchesReference(const KernelContext& ctx) {
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_LT(WorstError(y.values, expected.values, 1.0), kRounding<T>);
   }
+}
+
+// Rows are shared out over the threads, with and without padding, at strides 1 and 2.
+template <typename T>
+void ExpectSameOnAnyThreads(CpuIsa isa) {
+  for (const Case& c :
+       {Case{{32, 32, 3, 1}, 40, 24, {1, 1, 1, 1}, false}, Case{{32, 32, 3, 1}, 41, 24, {0, 1, 0, 1}, true},
+        Case{{32, 48, 3, 2}, 40, 24, {0, 0, 1, 1}, false},
+        Case{{64, 96, 1, 1}, 37, 24, {0, 0, 0, 0}, true}}) {
+    const int64_t fan_in = c.shape.in_channels * c.shape.kernel * c.shape.kernel;
+    const std::vector<float> weight = RandomFloats(c.shape.out_channels * fan_in, 0.1f, 1);
+    const std::vector<float> bias = RandomFloats(c.shape.out_channels, 0.1f, 2);
+    const TestMap<T> x = RandomMap<T>(c.height, c.width, c.shape.in_channels, 3);
+    const MapRef shape = ConvRef(ToRef(x), c.shape, weight, bias, c.padding);
+    std::vector<T> expected;
+    for (const int threads : {1, 2, 5}) {
+      const auto ctx = TestContext(isa, threads);
+      auto conv = Conv2d::Create(*ctx, c.shape, weight, bias);
+      ASSERT_TRUE(conv.ok()) << conv.status();
+      TestMap<T> y = RandomMap<T>(shape.height, shape.width, shape.channels, 4);
+      const absl::Status status = conv->Forward(x.const_view(), c.padding, c.accumulate, y.view());
+      ASSERT_TRUE(status.ok()) << status;
+      if (threads == 1) expected = y.values;
+      EXPECT_EQ(std::memcmp(y.values.data(), expected.data(), expected.size() * sizeof(T)), 0)
+          << threads << " threads, stride " << c.shape.stride << ", kernel " << c.shape.kernel;
+    }
+  }
+}
+
+TEST(Conv2dTest, ResultsDoNotDependOnThreads) {
+  ExpectSameOnAnyThreads<float>(CpuIsa::kAvx2);
+  if (DetectCpuIsa() == CpuIsa::kAvx512Bf16) ExpectSameOnAnyThreads<bf16>(CpuIsa::kAvx512Bf16);
 }
 
 TEST(Conv2dTest, MatchesReferenceInTheTypeOfTheMachine) {

@@ -40,6 +40,7 @@ absl::StatusOr<std::unique_ptr<CpuRunner>> CpuRunner::Load(const Checkpoint& che
   const ModelConfig& config = runner->config_ = checkpoint.config();
   CpuOptions cpu;
   cpu.threads = options.threads;
+  cpu.cpus = options.cpus;
   cpu.nice = 10;  // commands must reach gRPC's threads without waiting for a scheduler tick
   LANCET_ASSIGN_OR_RETURN(runner->ctx_, KernelContext::CreateCpu(cpu));
   const KernelContext& ctx = *runner->ctx_;
@@ -229,7 +230,7 @@ CpuRunner::Placed CpuRunner::Place(const PassItem& item, Pass& pass) const {
 }
 
 void CpuRunner::EmbedTokens(absl::Span<const int32_t> ids, MatrixView<bf16> out) const {
-  const bf16* table = transformer_->weights().embed_tokens.data();
+  const bf16* table = transformer_->weights().embed_tokens.get();
   for (size_t i = 0; i < ids.size(); ++i) {
     std::copy_n(table + ids[i] * config_.hidden_size, config_.hidden_size, out.row(static_cast<int64_t>(i)));
   }

@@ -34,7 +34,8 @@ struct EngineOptions {
   bool cuda_graphs = true;      // replay captured passes; false launches every kernel anew
   int rank = 0;
   int world_size = 1;
-  int threads = 1;  // compute threads of this rank
+  int threads = 1;             // compute threads of this rank
+  std::vector<int> cpus = {};  // compute thread t runs on processor cpus[t] alone; empty: anywhere
   int64_t max_latents =
       4096;               // largest picture, in latents (pixels / 256): scratch for it is allocated at load
   int max_requests = 16;  // requests admitted at the same time

@@ -138,26 +138,7 @@ absl::Status Transformer::Attend(int64_t layer, const Pass& pass, Collective& co
   }
 
   const MatrixView<bf16> attn(attn_.data(), rows, q_cols);
-  for (const PassBlock& block : pass.blocks()) {
-    AttentionArgs args;
-    args.head_dim = config_.head_dim;
-    args.kv_head_of = plan_.kv_head_of;
-    args.q = q;
-    args.k = k;
-    args.v = v;
-    args.rows = block.rows;
-    const KvCache::Past past = block.cache->PastOf(layer);
-    args.past = past.parts();
-    args.causal = block.causal;
-    LANCET_RETURN_IF_ERROR(Attention(ctx_, args, attn));
-    if (!block.append) continue;
-    int64_t cache_row = block.cache->tokens();
-    for (const int32_t row : block.rows) {
-      std::copy_n(k.row(row), kv_cols, block.cache->KeyRow(layer, cache_row));
-      std::copy_n(v.row(row), kv_cols, block.cache->ValueRow(layer, cache_row));
-      ++cache_row;
-    }
-  }
+  LANCET_RETURN_IF_ERROR(AttendBlocks(layer, pass, qkv, attn));
   if (trace != nullptr) {
     trace->q = CopyRows(q);
     trace->k = CopyRows(k);
@@ -180,6 +161,36 @@ absl::Status Transformer::Attend(int64_t layer, const Pass& pass, Collective& co
                             collective.AllReduceSum(partial, absl::Now() + timeout));
     LANCET_RETURN_IF_ERROR(
         AddResidual(ctx_, ConstMatrixView<float>(total.data(), count, hidden), stream().Rows(begin, count)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Transformer::AttendBlocks(int64_t layer, const Pass& pass, MatrixView<bf16> qkv,
+                                       MatrixView<bf16> attn) {
+  const int64_t kv_cols = plan_.kv_cols();
+  AttentionArgs args;
+  args.head_dim = config_.head_dim;
+  args.kv_head_of = plan_.kv_head_of;
+  args.q = qkv.Cols(0, plan_.q_cols());
+  args.k = qkv.Cols(plan_.q_cols(), kv_cols);
+  args.v = qkv.Cols(plan_.q_cols() + kv_cols, kv_cols);
+  std::vector<KvCache::Past> pasts;
+  std::vector<AttentionBlock> blocks;
+  pasts.reserve(pass.blocks().size());  // blocks point into it
+  for (const PassBlock& block : pass.blocks()) {
+    pasts.push_back(block.cache->PastOf(layer));
+    blocks.push_back({block.rows, pasts.back().parts(), block.causal});
+  }
+  args.blocks = blocks;
+  LANCET_RETURN_IF_ERROR(Attention(ctx_, args, attn));
+  for (const PassBlock& block : pass.blocks()) {
+    if (!block.append) continue;
+    int64_t cache_row = block.cache->tokens();
+    for (const int32_t row : block.rows) {
+      std::copy_n(args.k.row(row), kv_cols, block.cache->KeyRow(layer, cache_row));
+      std::copy_n(args.v.row(row), kv_cols, block.cache->ValueRow(layer, cache_row));
+      ++cache_row;
+    }
   }
   return absl::OkStatus();
 }

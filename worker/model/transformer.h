@@ -73,6 +73,8 @@ class Transformer {
   absl::Status Prepare(const Pass& pass);
   absl::Status Attend(int64_t layer, const Pass& pass, Collective& collective, absl::Duration timeout,
                       LayerTrace* trace);
+  // Attention of every block, then appends keys and values where blocks are cached.
+  absl::Status AttendBlocks(int64_t layer, const Pass& pass, MatrixView<bf16> qkv, MatrixView<bf16> attn);
   absl::Status Mlp(int64_t layer, const Pass& pass, Collective& collective, absl::Duration timeout);
   void ShowInput(int64_t layer, Expert expert, FusedLinear linear, ConstMatrixView<bf16> x) const {
     if (input_sink_ != nullptr) input_sink_(layer, expert, linear, x);

@@ -1,5 +1,7 @@
 #include "worker/model/trunk_weights.h"
 
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -101,7 +103,10 @@ absl::StatusOr<TrunkWeights> TrunkWeights::Load(const KernelContext& ctx, const 
   LANCET_ASSIGN_OR_RETURN(
       const ConstMatrixView<bf16> embed,
       LoadMatrix(dict, "language_model.model.embed_tokens.weight", config.vocab_size, config.hidden_size));
-  w.embed_tokens.assign(embed.data, embed.data + embed.rows * embed.cols);
+  w.embed_tokens = std::make_unique_for_overwrite<bf16[]>(static_cast<size_t>(embed.rows * embed.cols));
+  ctx.pool().ParallelFor(embed.rows, 64, [&](int64_t begin, int64_t end, int /*thread*/) {
+    std::copy(embed.row(begin), embed.row(end), w.embed_tokens.get() + begin * embed.cols);
+  });
   dict.Release("language_model.model.embed_tokens.weight");
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const std::string prefix = absl::StrCat("language_model.model.layers.", layer, ".");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -42,7 +43,7 @@ struct LayerWeights {
 };
 
 struct TrunkWeights {
-  std::vector<bf16> embed_tokens;  // [vocab, H]
+  std::unique_ptr<bf16[]> embed_tokens;  // [vocab, H]
   std::vector<LayerWeights> layers;
   std::vector<bf16> gen_norm;  // [H]: the final norm of latents
   std::vector<bf16> und_norm;  // [H]: the final norm of text

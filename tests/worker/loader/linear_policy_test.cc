@@ -131,8 +131,7 @@ TEST_F(LinearPolicyTest, FactorsOfScalesAreTheCheckpoints) {
   namespace fs = std::filesystem;
   const fs::path folder = fs::path(::testing::TempDir()) / absl::StrCat("scales_", getpid());
   fs::create_directories(folder);
-  nlohmann::json meta =
-      nlohmann::json::parse(ReadTextFile(checkpoint_->paths().trunk_meta, 1 << 20).value());
+  nlohmann::json meta = nlohmann::json::parse(ReadTextFile(checkpoint_->paths().trunk_meta, 1 << 20).value());
   const std::string attention = kLayer + "self_attn.";
   meta["per_weight"][attention + "o_proj.weight"]["scales_fp8_factor"] = 0.25;
   meta["per_weight"][attention + "q_proj.weight"]["scales_fp8_factor"] = 0.125;

@@ -1,5 +1,7 @@
 #include "worker/model/vae/vae_tensors.h"
 
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/bf16.h"
@@ -12,17 +14,21 @@ namespace {
 // Wider layers than any autoencoder has: beyond this a header is nonsense.
 constexpr int64_t kMaxChannels = 16384;
 
-// Element i of a tensor of a floating-point type.
-float Element(const TensorView& t, int64_t i) {
+// Elements [begin, begin + count) of a tensor of a floating-point type, as f32.
+void CopyElements(const TensorView& t, int64_t begin, int64_t count, float* out) {
   switch (t.dtype) {
     case DType::kF32:
-      return t.as<float>()[i];
+      std::copy_n(t.as<float>() + begin, count, out);
+      return;
     case DType::kBf16:
-      return ToFloat(t.as<bf16>()[i]);
+      std::transform(t.as<bf16>() + begin, t.as<bf16>() + begin + count, out, ToFloat);
+      return;
     case DType::kF16:
-      return HalfToFloat(t.as<uint16_t>()[i]);
+      std::transform(t.as<uint16_t>() + begin, t.as<uint16_t>() + begin + count, out, HalfToFloat);
+      return;
     default:
-      return static_cast<float>(t.as<double>()[i]);
+      std::transform(t.as<double>() + begin, t.as<double>() + begin + count, out,
+                     [](double x) { return static_cast<float>(x); });
   }
 }
 
@@ -68,8 +74,9 @@ absl::StatusOr<VaeConvTensors> ReadVaeConv(const StateDict& dict, const std::str
   tensors.weight.resize(tensors.out_channels * tensors.in_channels * area);
   for (int64_t oc = 0; oc < tensors.out_channels * tensors.in_channels; ++oc) {
     const int64_t tap = (oc * taps + taps - 1) * area;
-    for (int64_t i = 0; i < area; ++i) tensors.weight[oc * area + i] = Element(w, tap + i);
+    CopyElements(w, tap, area, tensors.weight.data() + oc * area);
   }
+  dict.Release(name);  // the file's pages need not stay resident beside what is made of them
   LANCET_ASSIGN_OR_RETURN(tensors.bias, ReadVaeVector(dict, prefix + ".bias", tensors.out_channels));
   return tensors;
 }
@@ -79,7 +86,7 @@ absl::StatusOr<std::vector<float>> ReadVaeVector(const StateDict& dict, const st
   LANCET_ASSIGN_OR_RETURN(const TensorView t, GetFloat(dict, name));
   if (t.num_elements() != count) return Odd(dict, name, t, absl::StrCat(count, " elements"));
   std::vector<float> values(count);
-  for (int64_t i = 0; i < count; ++i) values[i] = Element(t, i);
+  CopyElements(t, 0, count, values.data());
   return values;
 }
 

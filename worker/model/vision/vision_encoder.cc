@@ -187,12 +187,13 @@ absl::Status VisionEncoder::AttendSegments(const Run& run, absl::Span<const int3
   args.q = qkv.Cols(0, cols);
   args.k = qkv.Cols(cols, cols);
   args.v = qkv.Cols(2 * cols, cols);
+  std::vector<AttentionBlock> segments;
   for (size_t segment = 0; segment + 1 < bounds.size(); ++segment) {
-    args.rows =
+    segments.emplace_back().rows =
         absl::MakeConstSpan(row_numbers_).subspan(bounds[segment], bounds[segment + 1] - bounds[segment]);
-    LANCET_RETURN_IF_ERROR(Attention(ctx_, args, MatrixView<bf16>(attn_.data(), patches, cols)));
   }
-  return absl::OkStatus();
+  args.blocks = segments;
+  return Attention(ctx_, args, MatrixView<bf16>(attn_.data(), patches, cols));
 }
 
 absl::Status VisionEncoder::Mlp(const Run& run, int64_t block) {
