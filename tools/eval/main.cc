@@ -191,13 +191,21 @@ absl::Status Run(const std::vector<std::string>& arguments) {
     LANCET_ASSIGN_OR_RETURN(lines.emplace_back(), ParseLine(argument));
   }
   LANCET_ASSIGN_OR_RETURN(const RequestSetOptions options, SetOptionsFromFlags());
+  // Plans fit every trunk of the model. A model of which there are only trunks elsewhere takes the first
+  // line's for that.
   CheckpointPaths overrides = CheckpointPathsFromFlags();
-  // A model of which there are only trunks elsewhere.
-  if (overrides.trunk.empty() && !lines[0].trunk.empty()) overrides.trunk = lines[0].trunk;
-  LANCET_ASSIGN_OR_RETURN(const CheckpointPaths paths, ResolveCheckpoint(overrides));
-  LANCET_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(paths));
+  absl::StatusOr<CheckpointPaths> paths = ResolveCheckpoint(overrides);
+  if (!paths.ok() && !lines[0].trunk.empty()) {
+    for (const Line& line : lines) {
+      if (line.trunk.empty()) return paths.status();
+    }
+    overrides.trunk = lines[0].trunk;
+    paths = ResolveCheckpoint(overrides);
+  }
+  LANCET_RETURN_IF_ERROR(paths.status());
+  LANCET_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(*paths));
   std::string requests = absl::GetFlag(FLAGS_requests);
-  if (requests.empty()) requests = absl::StrCat(paths.model_dir, "/expected");
+  if (requests.empty()) requests = absl::StrCat(paths->model_dir, "/expected");
   LANCET_ASSIGN_OR_RETURN(const RequestSet set, LoadRequestSet(*checkpoint, requests, options));
   std::optional<SceneJudge> judge;
   if (const std::string path = absl::GetFlag(FLAGS_judge); !path.empty()) {
