@@ -15,6 +15,7 @@
 #include "common/mapped_file.h"
 #include "common/trunk_layout.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/tensor_file.h"
 
 namespace lancet {
 namespace {
