@@ -11,6 +11,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/json.h"
+#include "common/mapped_file.h"
 #include "common/trunk_layout.h"
 #include "tests/testing/status_matchers.h"
 
@@ -136,7 +138,7 @@ TEST_F(LinearPolicyTest, FactorsOfScalesAreTheCheckpoints) {
   meta["per_weight"][attention + "o_proj.weight"]["scales_fp8_factor"] = 0.25;
   meta["per_weight"][attention + "q_proj.weight"]["scales_fp8_factor"] = 0.125;
   meta["per_weight"][attention + "k_proj.weight"]["scales_fp8_factor"] = 0.5;
-  WriteFile((folder / "nvfp4_meta.json").string(), meta.dump());
+  std::ofstream(folder / "nvfp4_meta.json") << meta.dump();
   CheckpointPaths paths = checkpoint_->paths();
   paths.trunk_meta = (folder / "nvfp4_meta.json").string();
   const auto checkpoint = Checkpoint::Open(paths);
