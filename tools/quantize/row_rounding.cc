@@ -172,7 +172,7 @@ LANCET_INLINE double SearchBody(const ScaleGrid& grid, const float* v, const flo
   const float* const e4m3_scales = grid.e4m3_scales();
   for (int64_t first = 0; first < n; first += kBlock) {
     const Lanes<V> values = Load<V>(v + first);
-    Lanes<V> magnitudes = Magnitudes(values);
+    const Lanes<V> magnitudes = Magnitudes(values);
     const Lanes<V> block_weights = kWeighted ? Load<V>(weights + first) : magnitudes;
     const float largest = Largest(magnitudes);
     const float end = largest / kLargest;
@@ -195,8 +195,7 @@ LANCET_INLINE double SearchBody(const ScaleGrid& grid, const float* v, const flo
     } while (index < ScaleGrid::kScales && scales[index] < end);
     sum += least;
     if (indices == nullptr) continue;
-    for (auto& part : magnitudes.part) part *= inverses[best];
-    PutCodes(magnitudes, values, codes + first / 2);
+    PutCodes(NearestCodes(magnitudes, inverses[best]), values, codes + first / 2);
     indices[first / kBlock] = static_cast<uint16_t>(best);
   }
   return sum / 2;

@@ -141,7 +141,7 @@ TEST_F(LinearPolicyTest, FactorsOfScalesAreTheCheckpoints) {
   meta["per_weight"][attention + "o_proj.weight"]["scales_fp8_factor"] = 0.25;
   meta["per_weight"][attention + "q_proj.weight"]["scales_fp8_factor"] = 0.125;
   meta["per_weight"][attention + "k_proj.weight"]["scales_fp8_factor"] = 0.5;
-  WriteFile((folder / "nvfp4_meta.json").string(), meta.dump());
+  std::ofstream(folder / "nvfp4_meta.json") << meta.dump();
   CheckpointPaths paths = checkpoint_->paths();
   paths.trunk_meta = (folder / "nvfp4_meta.json").string();
   const auto checkpoint = Checkpoint::Open(paths);
