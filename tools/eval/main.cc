@@ -55,7 +55,7 @@ constexpr char kUsage[] = R"(what arithmetics and quantisations do to a model's 
   lancet-eval --model_dir MODEL [--requests SET] [--judge FILE] [LINE ...]
 
 Each LINE is [NAME=]MODE[@TRUNK]: MODE is a --linear_mode of lancet-worker, TRUNK another trunk of the same model (its
-file, or the folder that has nvfp4_state_dict.safetensors or model.safetensors, which is in bf16 then). Lines are compared with the first one.
+file, or the folder that lancet-quantize made, or one that has nvfp4_state_dict.safetensors or model.safetensors, which is in bf16 then). Lines are compared with the first one.
 Default: w4a16 w4a8_int8 w4a8_fp8 w4a4. A quantiser is judged against its source:
 
   lancet-eval --model_dir models/demo --judge tools/eval/demo_judge.json source=w4a16@SOURCE published=w4a16@PUBLISHED best=w4a16@BEST
@@ -81,8 +81,8 @@ absl::StatusOr<Line> ParseLine(absl::string_view text) {
     std::error_code error;
     const fs::path trunk{std::string(rest.substr(at + 1))};
     line.trunk = trunk.string();
-    for (const char* file :
-         {"nvfp4_state_dict.safetensors", "model.safetensors", "model.safetensors.index.json"}) {
+    for (const char* file : {"nvfp4_state_dict.safetensors", "Lance_3B-NVFP4/nvfp4_state_dict.safetensors",
+                             "model.safetensors", "model.safetensors.index.json"}) {
       if (!fs::is_directory(line.trunk, error)) break;
       if (fs::is_regular_file(trunk / file, error)) line.trunk = (trunk / file).string();
     }
