@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <map>
+#include <memory>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -25,19 +26,20 @@ constexpr int64_t kRowBatch = 16;
 // Rows of a Linear of the trunk, with `ratio` per column.
 class TrunkMatrix {
  public:
-  static absl::StatusOr<TrunkMatrix> Open(const StateDict& trunk, const TrunkLinear& linear,
-                                          absl::Span<const float> ratio) {
-    TrunkMatrix matrix;
-    matrix.ratio_ = ratio;
+  static absl::StatusOr<std::unique_ptr<const TrunkMatrix>> Open(const StateDict& trunk,
+                                                                 const TrunkLinear& linear,
+                                                                 absl::Span<const float> ratio) {
+    auto matrix = std::make_unique<TrunkMatrix>();
+    matrix->ratio_ = ratio;
     if (IsUnquantised(trunk, linear.base)) {
-      LANCET_ASSIGN_OR_RETURN(matrix.dense_, GetChecked(trunk, absl::StrCat(linear.base, ".weight"),
-                                                        DType::kBf16, {linear.out, linear.in}));
+      LANCET_ASSIGN_OR_RETURN(matrix->dense_, GetChecked(trunk, absl::StrCat(linear.base, ".weight"),
+                                                         DType::kBf16, {linear.out, linear.in}));
       return matrix;
     }
-    LANCET_ASSIGN_OR_RETURN(matrix.codes_, GetChecked(trunk, absl::StrCat(linear.base, ".qweight"),
-                                                      DType::kU8, {linear.out, linear.in / 2}));
-    LANCET_ASSIGN_OR_RETURN(matrix.scales_, GetChecked(trunk, absl::StrCat(linear.base, ".scales_bf16"),
-                                                       DType::kBf16, {linear.out, linear.in / kNvfp4Block}));
+    LANCET_ASSIGN_OR_RETURN(matrix->codes_, GetChecked(trunk, absl::StrCat(linear.base, ".qweight"),
+                                                       DType::kU8, {linear.out, linear.in / 2}));
+    LANCET_ASSIGN_OR_RETURN(matrix->scales_, GetChecked(trunk, absl::StrCat(linear.base, ".scales_bf16"),
+                                                        DType::kBf16, {linear.out, linear.in / kNvfp4Block}));
     return matrix;
   }
 
@@ -196,7 +198,8 @@ absl::StatusOr<std::vector<LinearComparison>> CompareWithSource(const StateDict&
     }
     for (const TrunkLinear& linear : group.linears) {
       const std::string weight = absl::StrCat(linear.base, ".weight");
-      LANCET_ASSIGN_OR_RETURN(const TrunkMatrix quantised, TrunkMatrix::Open(trunk, linear, ratio));
+      LANCET_ASSIGN_OR_RETURN(const std::unique_ptr<const TrunkMatrix> quantised,
+                              TrunkMatrix::Open(trunk, linear, ratio));
       LANCET_ASSIGN_OR_RETURN(const SourceMatrix original,
                               SourceMatrix::Open(source, weight, linear.out, linear.in));
       InputStatistics inputs;
@@ -204,10 +207,10 @@ absl::StatusOr<std::vector<LinearComparison>> CompareWithSource(const StateDict&
       if (has_inputs) {
         LANCET_ASSIGN_OR_RETURN(inputs, calibration->Get(linear.base, linear.in));
       }
-      const Sums sums = SumErrors(quantised, original, has_inputs ? &inputs : nullptr, pool);
+      const Sums sums = SumErrors(*quantised, original, has_inputs ? &inputs : nullptr, pool);
       LinearComparison& comparison = linears.emplace_back();
       comparison.name = linear.base;
-      comparison.is_bf16 = quantised.is_bf16();
+      comparison.is_bf16 = quantised->is_bf16();
       comparison.weight_error = Relative(sums.off, sums.weight);
       if (has_inputs) comparison.output_error = Relative(sums.output_off, sums.output);
       comparison.is_exact = !inputs.xtx.empty();
