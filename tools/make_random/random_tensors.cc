@@ -232,6 +232,7 @@ std::vector<RandomTensor> RandomTrunkTensors(const RandomDims& dims, uint64_t se
       case TrunkTensorKind::kEmbedding:
       case TrunkTensorKind::kHead:
       case TrunkTensorKind::kAdapter:
+      case TrunkTensorKind::kWeight:
         if (from.shape.size() == 2) {
           tensor.high = Spread(from.shape[1]);
           tensor.low = -tensor.high;
