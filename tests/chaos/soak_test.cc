@@ -98,17 +98,21 @@ class FickleClient {
   std::thread thread_;
 };
 
-// Wall seconds.
-absl::StatusOr<double> TimeOf(GenerationClient& client, const ChaosCase& request) {
+// Wall seconds. With a key, so that a connection that a busy machine let break off is taken up again.
+absl::StatusOr<double> TimeOf(GenerationClient& client, const ChaosCase& request, const std::string& key) {
   GenerationObserver nobody;
+  GenerationRequest drawing = request.drawing;
+  DescriptionRequest question = request.question;
+  drawing.idempotency_key = key;
+  question.idempotency_key = key;
   const absl::Time begin = absl::Now();
   absl::Status status;
   if (request.asks) {
-    status = client.Describe(request.question, &nobody, nullptr).status();
+    status = client.Describe(question, &nobody, nullptr).status();
   } else if (request.drawing.image.empty()) {
-    status = client.Generate(request.drawing, &nobody, nullptr).status();
+    status = client.Generate(drawing, &nobody, nullptr).status();
   } else {
-    status = client.Edit(request.drawing, &nobody, nullptr).status();
+    status = client.Edit(drawing, &nobody, nullptr).status();
   }
   if (!status.ok()) return status;
   return absl::ToDoubleSeconds(absl::Now() - begin);
@@ -194,8 +198,9 @@ class Soak {
         before[1] = CpuOf(**fresh);
       }
       for (const ChaosCase& request : cases) {
-        auto other = std::async(std::launch::async, [&] { return TimeOf((*fresh)->client(), request); });
-        const auto aged = TimeOf(aged_->client(), request);
+        const std::string key = absl::StrCat("compared-", ++compared_);
+        auto other = std::async(std::launch::async, [&] { return TimeOf((*fresh)->client(), request, key); });
+        const auto aged = TimeOf(aged_->client(), request, key);
         const auto young = other.get();
         ASSERT_TRUE(aged.ok()) << request.name << " " << aged.status() << aged_->Logs();
         ASSERT_TRUE(young.ok()) << request.name << " " << young.status() << (*fresh)->Logs();
@@ -219,6 +224,7 @@ class Soak {
   GrowthSeries wall_;
   GrowthSeries cpu_;
   int ended_ = 0;
+  int compared_ = 0;  // requests so far
   int given_up_ = 0;
 };
 
