@@ -44,8 +44,9 @@ struct SessionOptions {
   // taken).
   absl::Duration refused_delay = absl::Seconds(1);
   // Between the end of an epoch and the return of the executor from what it did for it: one that is later is
-  // taken for stuck, and the process with it.
-  absl::Duration stuck_timeout = absl::Minutes(2);
+  // taken for stuck, and the process with it. Only work without sums over ranks notices the end late: the
+  // autoencoder's, which takes one slow core minutes at 1024 x 1024.
+  absl::Duration stuck_timeout = absl::Minutes(10);
   // How long a leaving rank waits for its last messages to be taken.
   absl::Duration close_grace = absl::Seconds(1);
   uint64_t jitter_seed = 0;
