@@ -72,13 +72,15 @@ function(lancet_executable name)
   target_link_libraries(${name} PRIVATE lancet_options ${ARG_DEPS})
 endfunction()
 
-# What the thread sanitizer needs built: tests that prove something under it, and tests that are a smoke test there
-# (tests/tsan_grpc.supp).
+# Tests without gRPC; those of them that start threads, which are what the thread sanitizer proves something about; and
+# tests that link gRPC, which are a smoke test there (tests/tsan_grpc.supp).
 add_custom_target(lancet_nogrpc_tests)
+add_custom_target(lancet_thread_tests)
 add_custom_target(lancet_grpc_tests)
 
-# lancet_test(NAME SRCS ... DEPS ... [LABELS ...] [TIMEOUT s]): labels default to "unit". A test labelled "nogrpc" runs
-# under TSan without suppressions; one labelled "e2e" starts processes and watches the clock, so it runs alone.
+# lancet_test(NAME SRCS ... DEPS ... [LABELS ...] [TIMEOUT s]): labels default to "unit". One labelled "nogrpc"
+# does not link gRPC; if it or what it tests starts threads it is labelled "threads" too, and runs under TSan, without
+# suppressions. One labelled "e2e" starts processes and watches the clock, so it runs alone.
 # LANCET_TEST_DATA is the folder tests/data. With CONFIGURATIONS only ctest -C of one of these runs it.
 function(lancet_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;LABELS;CONFIGURATIONS" ${ARGN})
@@ -104,6 +106,9 @@ function(lancet_test name)
   endif()
   if("nogrpc" IN_LIST ARG_LABELS)
     add_dependencies(lancet_nogrpc_tests ${name})
+    if("threads" IN_LIST ARG_LABELS)
+      add_dependencies(lancet_thread_tests ${name})
+    endif()
   elseif(NOT "e2e" IN_LIST ARG_LABELS)
     add_dependencies(lancet_grpc_tests ${name})
   endif()

@@ -10,7 +10,7 @@ namespace lancet {
 absl::StatusOr<TensorView> Bf16StateDict::Get(absl::string_view name) const {
   LANCET_ASSIGN_OR_RETURN(TensorView view, source_->Get(name));
   if (view.dtype != DType::kF32 && view.dtype != DType::kF16) return view;
-  const absl::MutexLock lock(&mu_);
+  const std::lock_guard<std::mutex> lock(mu_);
   std::unique_ptr<bf16[]>& rounded = rounded_[name];
   const int64_t count = view.num_elements();
   if (rounded == nullptr) {

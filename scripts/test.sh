@@ -109,8 +109,8 @@ if [[ $quick == false ]]; then
   fi
   # oneDNN is not instrumented, so TSan takes its cache, which ranks that are threads of one process share, for a
   # race; the preset turns that cache off.
-  if stage "tsan build" configure_and_build tsan lancet_nogrpc_tests; then
-    stage "tsan tests" run_tests tsan --label-regex '^nogrpc$' || true
+  if stage "tsan build" configure_and_build tsan lancet_thread_tests; then
+    stage "tsan tests" run_tests tsan --label-regex '^threads$' || true
   fi
   if [[ $full == true ]] && stage "tsan smoke build" configure_and_build tsan lancet_grpc_tests; then
     LANCET_TSAN_OPTIONS="suppressions=$PWD/tests/tsan_grpc.supp" \

@@ -42,7 +42,7 @@ std::vector<EngineTrace*> RankInputs::traces() const {
 }
 
 absl::Status RankInputs::status() {
-  const absl::MutexLock lock(&mu_);
+  const std::lock_guard<std::mutex> lock(mu_);
   if (!status_.ok()) return status_;
   for (const auto& [key, joined] : joined_) {
     if (joined.rows > 0) return absl::InternalError("a rank's part of some rows did not come");
@@ -54,7 +54,7 @@ void RankInputs::Add(int rank, const Key& key, ConstMatrixView<bf16> x) {
   const auto& [layer, gen, linear] = key;
   const bool split = linear == FusedLinear::kO || linear == FusedLinear::kDown;
   if (!split && rank > 0) return;
-  const absl::MutexLock lock(&mu_);
+  const std::lock_guard<std::mutex> lock(mu_);
   if (!status_.ok()) return;
   status_ =
       split && traces_.size() > 1 ? Join(rank, key, x) : calibration_->Of(layer, gen, linear).Add(x, pool_);

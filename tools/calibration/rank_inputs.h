@@ -4,13 +4,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <tuple>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "common/model_config.h"
 #include "common/partition.h"
 #include "common/thread_pool.h"
@@ -31,7 +30,7 @@ class RankInputs {
   // One per rank, for RankGroup::Run.
   std::vector<EngineTrace*> traces() const;
   // The first error; also if a rank's part of some rows is missing, so ask between requests.
-  absl::Status status() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status status();
 
  private:
   class RankTrace;
@@ -44,19 +43,21 @@ class RankInputs {
   };
 
   RankInputs(int threads, CalibrationSums* calibration) : calibration_(calibration), pool_(threads) {}
-  void Add(int rank, const Key& key, ConstMatrixView<bf16> x) ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status Join(int rank, const Key& key, ConstMatrixView<bf16> x) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Add(int rank, const Key& key, ConstMatrixView<bf16> x);
+  // Under mu_.
+  absl::Status Join(int rank, const Key& key, ConstMatrixView<bf16> x);
 
   int64_t attention_width_ = 0;
   int64_t inner_width_ = 0;
   std::vector<Range> attention_cols_, inner_cols_;  // by rank
   std::vector<std::unique_ptr<EngineTrace>> traces_;
 
-  absl::Mutex mu_;
-  CalibrationSums* const calibration_ ABSL_PT_GUARDED_BY(mu_);
-  ThreadPool pool_ ABSL_GUARDED_BY(mu_);
-  std::map<Key, Joined> joined_ ABSL_GUARDED_BY(mu_);
-  absl::Status status_ ABSL_GUARDED_BY(mu_);
+  // Guards what follows. std::mutex and not absl::Mutex: TSan sees its waits (worker/session.h).
+  std::mutex mu_;
+  CalibrationSums* const calibration_;
+  ThreadPool pool_;
+  std::map<Key, Joined> joined_;
+  absl::Status status_;
 };
 
 }  // namespace lancet
