@@ -1,8 +1,8 @@
 // 2-D convolution over one [height, width, channels] map, through oneDNN.
 //
-// Activations are bf16 (sums in f32, one rounding) where the machine multiplies bf16 natively and f32
-// elsewhere, because oneDNN's bf16 fallback is a scalar loop: ActivationType(ctx) says which. Nothing is ever
-// unfolded (no im2col).
+// Maps are bf16 on every machine, sums f32, rounded once. Products are of bf16 where the machine multiplies it
+// natively; elsewhere, as oneDNN's bf16 fallback is a scalar loop, rows are widened to f32 a few megabytes at a
+// time, so both add the same products. Nothing is ever unfolded (no im2col).
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/bf16.h"
-#include "common/dtype.h"
 #include "kernels/feature_map.h"
 #include "kernels/kernel_context.h"
 
 namespace lancet {
-
-// kBf16 or kF32: the type in which convolutions and spatial attention of this context work.
-DType ActivationType(const KernelContext& ctx);
 
 struct ConvShape {
   int64_t out_channels = 0;
@@ -38,11 +34,11 @@ struct ConvPadding {
 };
 
 // Weights in the layout that oneDNN wants, and the compiled primitives of the last few map sizes. Runs on the
-// threads of the context it was created with, which must outlive it; results do not depend on their number.
-// One caller at a time: Forward updates the cache of primitives.
+// threads of the context it was created with, which must outlive it, and in its SharedScratch; results do not
+// depend on the number of threads. One caller at a time: Forward updates the cache of primitives.
 class Conv2d {
  public:
-  // weight: [out, in, kernel, kernel]   bias: [out]. Copies; rounds to bf16 where activations are bf16.
+  // weight: [out, in, kernel, kernel]   bias: [out]. Copies, rounded to bf16.
   // InvalidArgument if the extents disagree; Internal, naming the shape, if oneDNN refuses it.
   static absl::StatusOr<Conv2d> Create(const KernelContext& ctx, const ConvShape& shape,
                                        absl::Span<const float> weight, absl::Span<const float> bias);
@@ -54,9 +50,8 @@ class Conv2d {
 
   // y = conv(x) + bias, or y += conv(x) + bias with `accumulate` (the sum is rounded once).
   //   x: [h, w, in]   y: [(top + h + bottom - kernel) / stride + 1, likewise, out], no overlap with x
-  // T is ActivationType(ctx); InvalidArgument if it isn't or if shapes disagree.
+  // InvalidArgument if shapes disagree; ResourceExhausted if memory for widened rows is out.
   absl::Status Forward(ConstMapView<bf16> x, const ConvPadding& padding, bool accumulate, MapView<bf16> y);
-  absl::Status Forward(ConstMapView<float> x, const ConvPadding& padding, bool accumulate, MapView<float> y);
 
  private:
   struct Impl;

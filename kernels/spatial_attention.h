@@ -24,11 +24,11 @@ class SpatialAttention {
   SpatialAttention& operator=(SpatialAttention&&) noexcept;
   ~SpatialAttention();
 
-  // out = softmax(q k^T / sqrt(channels)) v, scores and softmax in f32, probabilities rounded to T.
+  // out = softmax(q k^T / sqrt(channels)) v, scores and softmax in f32; probabilities are rounded to bf16 where
+  // products are of bf16 (kernels/conv.h). Elsewhere qkv is widened in the context's SharedScratch.
   //   qkv: [h, w, 3 * channels], q first, then k, then v   out: [h, w, channels], no overlap
-  // T is ActivationType(ctx) (kernels/conv.h); InvalidArgument if it isn't or if shapes disagree.
+  // InvalidArgument if shapes disagree; ResourceExhausted if memory is out.
   absl::Status Forward(const KernelContext& ctx, ConstMapView<bf16> qkv, MapView<bf16> out);
-  absl::Status Forward(const KernelContext& ctx, ConstMapView<float> qkv, MapView<float> out);
 
  private:
   struct Impl;

@@ -117,7 +117,7 @@ if [[ $quick == false ]]; then
       stage "tsan smoke tests" run_tests tsan --label-exclude '^(nogrpc|e2e|golden)$' || true
   fi
   if stage "fuzz build" configure_and_build fuzz all; then
-    # A minute each (tests/fuzz/README.md).
+    # 40 s each (tests/fuzz/README.md).
     stage "fuzz tests" ctest --preset fuzz --parallel 2 || true
   fi
 fi

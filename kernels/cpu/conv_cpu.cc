@@ -2,6 +2,9 @@
 // for; the layout hardly ever depends on the size (a narrower output block for very small maps), and when it
 // does the weights are repacked in place of the old ones, so memory stays at one copy.
 //
+// Where products are of f32, weights are kept in bf16 all the same and widened for each call, and the map is worked on in
+// runs of rows: their input is widened, the sums are rounded into the result, and only so much lies there in f32.
+//
 // Threads are the context's: each computes a run of output rows by a primitive of its own, and oneDNN starts
 // none (KernelContext sees to that). An output pixel is the same sum however rows are shared out.
 
@@ -16,6 +19,7 @@
 #include "common/thread_pool.h"
 #include "kernels/conv.h"
 #include "kernels/cpu/onednn.h"
+#include "kernels/cpu/vae_rows.h"
 
 namespace lancet {
 namespace {
@@ -29,6 +33,13 @@ constexpr size_t kMaxPrimitives = 32;
 
 // Multiply-adds that make a part worth handing to a thread: some 10 us.
 constexpr int64_t kMinPartMacs = 200'000;
+
+// How much of a convolution's input and output is in f32 at a time, where products are of f32: enough that weights are
+// seldom read again (38 MB for 1024 channels), and little beside the maps of a large picture.
+constexpr int64_t kWidenedBytes = 24 << 20;
+
+// Elements that make a share of an element-wise pass worth handing to a thread.
+constexpr int64_t kMinElements = 65536;
 
 // The map size for which weights are packed at first: an ordinary picture.
 constexpr int64_t kTypicalSide = 32;
@@ -92,17 +103,17 @@ std::vector<Part> Cut(const Key& whole, const ConvShape& shape, int64_t most) {
 
 }  // namespace
 
-DType ActivationType(const KernelContext& ctx) {
-  return ctx.isa() >= CpuIsa::kAvx512Bf16 ? DType::kBf16 : DType::kF32;
-}
-
 struct Conv2d::Impl {
-  ThreadPool* pool = nullptr;
+  const KernelContext* ctx = nullptr;
   ConvShape shape;
-  DType type = DType::kF32;
+  DType type = DType::kF32;  // of the products
   dnnl::engine engine;
   dnnl::stream stream;
-  memory weights;
+  memory::desc layout;       // of the weights, in `type`
+  memory weights;            // where products are of bf16
+  std::vector<bf16> packed;  // elsewhere: the weights in the order of `layout`
+  memory wide;               // and during a call: their f32
+  bool is_widened = false;
   memory bias;
   std::vector<Compiled> compiled;  // least recently used first
 
@@ -133,14 +144,58 @@ struct Conv2d::Impl {
                            {pad.top, pad.left}, {pad.bottom, pad.right}, attributes);
   }
 
-  // Makes `weights` lie as `layout` says.
-  void Repack(const memory::desc& layout) {
-    if (weights.get_desc() == layout) return;
-    memory packed(layout, engine);
-    dnnl::reorder(weights, packed).execute(stream, weights, packed);
-    stream.wait();
-    weights = std::move(packed);
+  // Makes the weights lie as `wanted` says.
+  void Repack(const memory::desc& wanted) {
+    if (layout == wanted) return;
+    if (type == DType::kBf16) {
+      Take(weights, wanted);
+    } else {
+      memory old(layout, engine);
+      VaeRowsFor(ctx->isa()).widen(packed.data(), Elements(layout), static_cast<float*>(old.get_data_handle()));
+      Take(old, wanted);
+    }
     compiled.clear();  // they read the old layout
+  }
+
+  // The same with the weights of `from`.
+  void Take(memory& from, const memory::desc& wanted) {
+    memory reordered(wanted, engine);
+    dnnl::reorder(from, reordered).execute(stream, from, reordered);
+    stream.wait();
+    layout = wanted;
+    if (type == DType::kBf16) {
+      weights = std::move(reordered);
+      return;
+    }
+    packed.resize(Elements(layout));
+    VaeRowsFor(ctx->isa()).round(static_cast<const float*>(reordered.get_data_handle()), Elements(layout), false,
+                                 packed.data());
+    is_widened = false;
+  }
+
+  static int64_t Elements(const memory::desc& f32) { return static_cast<int64_t>(f32.get_size() / sizeof(float)); }
+
+  // Elements that the weights may take in any layout: oneDNN pads channels to blocks of at most 64.
+  int64_t MaxElements() const {
+    const auto padded = [](int64_t channels) { return (channels + 63) / 64 * 64; };
+    return padded(shape.out_channels) * padded(shape.in_channels) * shape.kernel * shape.kernel;
+  }
+
+  // The weights as the primitives read them; `scratch`: where products are of f32, memory for MaxElements().
+  absl::StatusOr<memory> Weights(float* scratch) {
+    if (type == DType::kBf16) return weights;
+    if (!is_widened) {
+      if (Elements(layout) > MaxElements()) {
+        return absl::InternalError(absl::StrCat("Conv2d: weights packed to ", layout.get_size(), " bytes"));
+      }
+      const VaeRows rows = VaeRowsFor(ctx->isa());
+      ctx->pool().ParallelFor(Elements(layout), kMinElements, [&](int64_t begin, int64_t end, int) {
+        rows.widen(packed.data() + begin, end - begin, scratch + begin);
+      });
+      wide = memory(layout, engine, scratch);
+      is_widened = true;
+    }
+    return wide;
   }
 
   const Compiled* Recall(const Key& key) {
@@ -160,7 +215,7 @@ struct Conv2d::Impl {
         continue;
       }
       const auto desc = PrimitiveDesc(part.key);
-      if (weights.get_desc() != desc.weights_desc()) {
+      if (layout != desc.weights_desc()) {
         if (parts.size() > 1) return {};
         Repack(desc.weights_desc());
       }
@@ -173,26 +228,75 @@ struct Conv2d::Impl {
   }
 
   template <typename T>
-  void Run(const Part& part, const Compiled& c, ConstMapView<T> x, MapView<T> y) const {
+  void Run(const Part& part, const Compiled& c, const memory& w, ConstMapView<T> x, MapView<T> y) const {
     dnnl::stream mine(engine);
     const memory scratchpad(c.scratchpad, engine);
     // oneDNN's interface knows no const; it only reads the source.
     T* from = const_cast<T*>(x.row(part.in_begin));
     c.primitive.execute(mine, {{DNNL_ARG_SRC, memory(c.src, engine, from)},
-                               {DNNL_ARG_WEIGHTS, weights},
+                               {DNNL_ARG_WEIGHTS, w},
                                {DNNL_ARG_BIAS, bias},
                                {DNNL_ARG_SCRATCHPAD, scratchpad},
                                {DNNL_ARG_DST, memory(c.dst, engine, y.row(part.out_begin))}});
     mine.wait();
   }
 
+  // Shares the rows of y out over the threads. weights_scratch: as of Weights.
   template <typename T>
-  absl::Status Forward(ConstMapView<T> x, const ConvPadding& padding, bool accumulate, MapView<T> y) {
-    const Key key{x.height, x.width, padding, accumulate};
-    if (DTypeOf<T>::value != type) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(Describe(key), ": called with ", DTypeName(DTypeOf<T>::value), " activations"));
+  absl::Status Multiply(const Key& key, ConstMapView<T> x, MapView<T> y, float* weights_scratch) {
+    std::vector<Part> parts = Cut(key, shape, ctx->pool().num_threads());
+    std::vector<Compiled> primitives;
+    LANCET_RETURN_IF_ERROR(CallOneDnn([&] { return Describe(key); },
+                                      [&] {
+                                        primitives = Find(parts);
+                                        if (!primitives.empty()) return;
+                                        parts = Cut(key, shape, 1);
+                                        primitives = Find(parts);
+                                      }));
+    LANCET_ASSIGN_OR_RETURN(const memory w, Weights(weights_scratch));
+    std::vector<absl::Status> statuses(parts.size());
+    ctx->pool().ParallelFor(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        statuses[i] =
+            CallOneDnn([&] { return Describe(parts[i].key); }, [&] { Run(parts[i], primitives[i], w, x, y); });
+      }
+    });
+    for (absl::Status& status : statuses) LANCET_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
+  }
+
+  absl::Status MultiplyWidened(Key key, ConstMapView<bf16> x, MapView<bf16> y) {
+    const bool accumulate = std::exchange(key.accumulate, false);
+    const int64_t bytes = (x.elements() + y.elements()) * static_cast<int64_t>(sizeof(float));
+    const std::vector<Part> runs = Cut(key, shape, (bytes + kWidenedBytes - 1) / kWidenedBytes);
+    int64_t most = 0;  // elements of a run
+    for (const Part& run : runs) {
+      most = std::max(most,
+                      run.key.height * x.row_elements() + (run.out_end - run.out_begin) * y.row_elements());
     }
+    LANCET_ASSIGN_OR_RETURN(const absl::Span<std::byte> scratch,
+                            ctx->SharedScratch((MaxElements() + most) * sizeof(float)));
+    float* const weights_scratch = reinterpret_cast<float*>(scratch.data());
+    is_widened = false;
+    const VaeRows rows = VaeRowsFor(ctx->isa());
+    for (const Part& run : runs) {
+      const ConstMapView<bf16> from = x.Rows(run.in_begin, run.key.height);
+      const MapView<bf16> to = y.Rows(run.out_begin, run.out_end - run.out_begin);
+      const MapView<float> widened(weights_scratch + MaxElements(), from.height, from.width, from.channels);
+      const MapView<float> sums(widened.data + widened.elements(), to.height, to.width, to.channels);
+      ctx->pool().ParallelFor(from.elements(), kMinElements, [&](int64_t begin, int64_t end, int) {
+        rows.widen(from.data + begin, end - begin, widened.data + begin);
+      });
+      LANCET_RETURN_IF_ERROR(Multiply<float>(run.key, widened, sums, weights_scratch));
+      ctx->pool().ParallelFor(to.elements(), kMinElements, [&](int64_t begin, int64_t end, int) {
+        rows.round(sums.data + begin, end - begin, accumulate, to.data + begin);
+      });
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Forward(ConstMapView<bf16> x, const ConvPadding& padding, bool accumulate, MapView<bf16> y) {
+    const Key key{x.height, x.width, padding, accumulate};
     for (const int64_t pad : {padding.top, padding.left, padding.bottom, padding.right}) {
       if (pad < 0 || pad > 2) {
         return absl::InvalidArgumentError(absl::StrCat(Describe(key), ": padding ", pad, " is outside 0..2"));
@@ -207,24 +311,7 @@ struct Conv2d::Impl {
       return absl::InvalidArgumentError(absl::StrCat(Describe(key), ": maps of ", x.ShapeString(), " and ",
                                                      y.ShapeString(), " do not fit"));
     }
-    std::vector<Part> parts = Cut(key, shape, pool->num_threads());
-    std::vector<Compiled> primitives;
-    LANCET_RETURN_IF_ERROR(CallOneDnn([&] { return Describe(key); },
-                                      [&] {
-                                        primitives = Find(parts);
-                                        if (!primitives.empty()) return;
-                                        parts = Cut(key, shape, 1);
-                                        primitives = Find(parts);
-                                      }));
-    std::vector<absl::Status> statuses(parts.size());
-    pool->ParallelFor(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        statuses[i] =
-            CallOneDnn([&] { return Describe(parts[i].key); }, [&] { Run(parts[i], primitives[i], x, y); });
-      }
-    });
-    for (absl::Status& status : statuses) LANCET_RETURN_IF_ERROR(status);
-    return absl::OkStatus();
+    return type == DType::kBf16 ? Multiply<bf16>(key, x, y, nullptr) : MultiplyWidened(key, x, y);
   }
 };
 
@@ -244,9 +331,11 @@ absl::StatusOr<Conv2d> Conv2d::Create(const KernelContext& ctx, const ConvShape&
                                                    shape.out_channels, " channels and ", taps, " taps"));
   }
   auto impl = std::make_unique<Impl>();
-  impl->pool = &ctx.pool();
+  impl->ctx = &ctx;
   impl->shape = shape;
-  impl->type = ActivationType(ctx);
+  impl->type = ProductType(ctx);
+  std::vector<float> rounded(weight.size());
+  std::transform(weight.begin(), weight.end(), rounded.begin(), RoundToBf16);
   const int64_t pad = shape.kernel / 2;
   const Key typical{kTypicalSide, kTypicalSide, {pad, pad, pad, pad}, false};
   LANCET_RETURN_IF_ERROR(CallOneDnn(
@@ -257,22 +346,12 @@ absl::StatusOr<Conv2d> Conv2d::Create(const KernelContext& ctx, const ConvShape&
         const auto f32 = memory::data_type::f32;
         impl->bias = memory({{shape.out_channels}, f32, memory::format_tag::x}, impl->engine);
         float* bias_out = static_cast<float*>(impl->bias.get_data_handle());
-        for (size_t i = 0; i < bias.size(); ++i) {
-          bias_out[i] = impl->type == DType::kBf16 ? RoundToBf16(bias[i]) : bias[i];
-        }
-        // The first packing reads the caller's floats; the reorder rounds them.
-        impl->weights = memory({{shape.out_channels, shape.in_channels, shape.kernel, shape.kernel},
-                                f32,
-                                memory::format_tag::oihw},
-                               impl->engine, const_cast<float*>(weight.data()));
-        impl->Repack(impl->PrimitiveDesc(typical).weights_desc());
-        // Where oneDNN asks for plain f32 nothing was copied yet.
-        if (impl->weights.get_data_handle() == weight.data()) {
-          memory copy(impl->weights.get_desc(), impl->engine);
-          dnnl::reorder(impl->weights, copy).execute(impl->stream, impl->weights, copy);
-          impl->stream.wait();
-          impl->weights = std::move(copy);
-        }
+        std::transform(bias.begin(), bias.end(), bias_out, RoundToBf16);
+        memory plain({{shape.out_channels, shape.in_channels, shape.kernel, shape.kernel},
+                      f32,
+                      memory::format_tag::oihw},
+                     impl->engine, rounded.data());
+        impl->Take(plain, impl->PrimitiveDesc(typical).weights_desc());
       }));
   return Conv2d(std::move(impl));
 }
@@ -286,11 +365,6 @@ const ConvShape& Conv2d::shape() const { return impl_->shape; }
 
 absl::Status Conv2d::Forward(ConstMapView<bf16> x, const ConvPadding& padding, bool accumulate,
                              MapView<bf16> y) {
-  return impl_->Forward(x, padding, accumulate, y);
-}
-
-absl::Status Conv2d::Forward(ConstMapView<float> x, const ConvPadding& padding, bool accumulate,
-                             MapView<float> y) {
   return impl_->Forward(x, padding, accumulate, y);
 }
 

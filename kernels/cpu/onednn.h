@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/dtype.h"
+#include "kernels/kernel_context.h"
 
 namespace lancet {
 
@@ -27,6 +28,11 @@ absl::Status CallOneDnn(Describe&& describe, Call&& call) {
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(absl::StrCat(describe(), ": out of memory"));
   }
+}
+
+// The type whose products oneDNN has fast on this machine: kBf16, or kF32 where its bf16 is a scalar loop.
+inline DType ProductType(const KernelContext& ctx) {
+  return ctx.isa() >= CpuIsa::kAvx512Bf16 ? DType::kBf16 : DType::kF32;
 }
 
 // kF32 or kBf16.

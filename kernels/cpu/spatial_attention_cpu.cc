@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
-#include "kernels/conv.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/vae_rows.h"
 #include "kernels/spatial_attention.h"
@@ -37,13 +36,13 @@ struct Products {
 }  // namespace
 
 struct SpatialAttention::Impl {
-  DType type = DType::kF32;
+  DType type = DType::kF32;  // of the products
   int64_t channels = 0;
   int64_t max_pixels = 0;
   dnnl::engine engine;
   // Of each thread: [kQueryChunk, pixels].
   std::vector<std::unique_ptr<float[]>> scores;
-  std::vector<std::unique_ptr<std::byte[]>> probabilities;  // of `type`
+  std::vector<std::unique_ptr<bf16[]>> probabilities;  // only where products are of bf16
   int64_t compiled_pixels = 0;
   Products whole_chunk;
   Products last_chunk;
@@ -83,7 +82,7 @@ struct SpatialAttention::Impl {
     dnnl::stream stream(engine);
     const int64_t pixels = compiled_pixels;
     float* const s = scores[thread].get();
-    T* const p = reinterpret_cast<T*>(probabilities[thread].get());
+    T* p = nullptr;
     const auto bind = [&](const memory::desc& desc, const void* data) {
       return memory(desc, engine, const_cast<void*>(data));  // oneDNN's interface knows no const
     };
@@ -94,8 +93,16 @@ struct SpatialAttention::Impl {
                              {DNNL_ARG_DST, bind(products.scores_desc.dst_desc(), s)}});
     stream.wait();
     const float scale = 1.0f / std::sqrt(static_cast<float>(channels));
-    const auto softmax = VaeRowsFor<T>(ctx.isa()).softmax;
-    for (int64_t i = 0; i < products.queries; ++i) softmax(s + i * pixels, pixels, scale, p + i * pixels);
+    const VaeRows rows = VaeRowsFor(ctx.isa());
+    if constexpr (std::is_same_v<T, bf16>) {
+      p = probabilities[thread].get();
+      for (int64_t i = 0; i < products.queries; ++i) {
+        rows.softmax(s + i * pixels, pixels, scale, p + i * pixels);
+      }
+    } else {
+      p = s;
+      for (int64_t i = 0; i < products.queries; ++i) rows.softmax_f32(s + i * pixels, pixels, scale);
+    }
     products.values.execute(stream,
                             {{DNNL_ARG_SRC, bind(products.values_desc.src_desc(), p)},
                              {DNNL_ARG_WEIGHTS, bind(products.values_desc.weights_desc(), v)},
@@ -104,17 +111,12 @@ struct SpatialAttention::Impl {
     stream.wait();
   }
 
-  template <typename T>
-  absl::Status Forward(const KernelContext& ctx, ConstMapView<T> qkv, MapView<T> out) {
+  absl::Status Forward(const KernelContext& ctx, ConstMapView<bf16> qkv, MapView<bf16> out) {
     const int64_t pixels = qkv.pixels();
     const auto describe = [&] {
       return absl::StrCat("SpatialAttention of ", channels, " channels among ", pixels, " pixels, ",
                           DTypeName(type));
     };
-    if (DTypeOf<T>::value != type) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(describe(), ": called with ", DTypeName(DTypeOf<T>::value), " activations"));
-    }
     if (qkv.channels != 3 * channels || out.channels != channels || out.height != qkv.height ||
         out.width != qkv.width || pixels < 1 || pixels > max_pixels) {
       return absl::InvalidArgumentError(absl::StrCat(describe(), ": maps of ", qkv.ShapeString(), " and ",
@@ -122,15 +124,37 @@ struct SpatialAttention::Impl {
                                                      " pixels)"));
     }
     LANCET_RETURN_IF_ERROR(CallOneDnn(describe, [&] { CompileFor(pixels); }));
+    const VaeRows rows = VaeRowsFor(ctx.isa());
+    float* wide = nullptr;     // qkv, where products are of f32
+    float* results = nullptr;  // [kQueryChunk, channels] of each thread
+    if (type == DType::kF32) {
+      const int64_t result_values = ctx.pool().num_threads() * kQueryChunk * channels;
+      LANCET_ASSIGN_OR_RETURN(const absl::Span<std::byte> scratch,
+                              ctx.SharedScratch((qkv.elements() + result_values) * sizeof(float)));
+      wide = reinterpret_cast<float*>(scratch.data());
+      results = wide + qkv.elements();
+      ctx.pool().ParallelFor(pixels, kQueryChunk, [&](int64_t begin, int64_t end, int) {
+        const int64_t first = begin * 3 * channels;
+        rows.widen(qkv.data + first, (end - begin) * 3 * channels, wide + first);
+      });
+    }
     const int64_t chunks = (pixels + kQueryChunk - 1) / kQueryChunk;
     std::vector<absl::Status> statuses(scores.size());
     ctx.pool().ParallelFor(chunks, 1, [&](int64_t first, int64_t last, int thread) {
       for (int64_t chunk = first; chunk < last && statuses[thread].ok(); ++chunk) {
         const int64_t begin = chunk * kQueryChunk;
         const Products& products = pixels - begin >= kQueryChunk ? whole_chunk : last_chunk;
+        bf16* const to = out.data + begin * channels;
         statuses[thread] = CallOneDnn(describe, [&] {
-          Chunk(ctx, products, qkv.data + begin * 3 * channels, qkv.data + channels, qkv.data + 2 * channels,
-                out.data + begin * channels, thread);
+          if (type == DType::kBf16) {
+            Chunk(ctx, products, qkv.data + begin * 3 * channels, qkv.data + channels,
+                  qkv.data + 2 * channels, to, thread);
+            return;
+          }
+          float* const sums = results + thread * kQueryChunk * channels;
+          Chunk<float>(ctx, products, wide + begin * 3 * channels, wide + channels, wide + 2 * channels, sums,
+                       thread);
+          rows.round(sums, products.queries * channels, false, to);
         });
       }
     });
@@ -146,7 +170,7 @@ absl::StatusOr<SpatialAttention> SpatialAttention::Create(const KernelContext& c
         absl::StrCat("SpatialAttention: ", channels, " channels, ", max_pixels, " pixels"));
   }
   auto impl = std::make_unique<Impl>();
-  impl->type = ActivationType(ctx);
+  impl->type = ProductType(ctx);
   impl->channels = channels;
   impl->max_pixels = max_pixels;
   LANCET_RETURN_IF_ERROR(
@@ -156,7 +180,7 @@ absl::StatusOr<SpatialAttention> SpatialAttention::Create(const KernelContext& c
                    const int64_t values = std::min(kQueryChunk, max_pixels) * max_pixels;
                    for (int thread = 0; thread < ctx.pool().num_threads(); ++thread) {
                      impl->scores.emplace_back(new float[values]);
-                     impl->probabilities.emplace_back(new std::byte[values * DTypeSize(impl->type)]);
+                     if (impl->type == DType::kBf16) impl->probabilities.emplace_back(new bf16[values]);
                    }
                  }));
   return SpatialAttention(std::move(impl));
@@ -168,11 +192,6 @@ SpatialAttention& SpatialAttention::operator=(SpatialAttention&&) noexcept = def
 SpatialAttention::~SpatialAttention() = default;
 
 absl::Status SpatialAttention::Forward(const KernelContext& ctx, ConstMapView<bf16> qkv, MapView<bf16> out) {
-  return impl_->Forward(ctx, qkv, out);
-}
-
-absl::Status SpatialAttention::Forward(const KernelContext& ctx, ConstMapView<float> qkv,
-                                       MapView<float> out) {
   return impl_->Forward(ctx, qkv, out);
 }
 

@@ -13,26 +13,7 @@ namespace {
 // Elements that make a share worth handing to a thread.
 constexpr int64_t kMinElements = 16384;
 
-template <typename T>
-float AsFloat(T x) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    return ToFloat(x);
-  } else {
-    return x;
-  }
-}
-
-template <typename T>
-T FromFloat(float x) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    return ToBf16(x);
-  } else {
-    return x;
-  }
-}
-
-template <typename A, typename B>
-absl::Status ShapeError(absl::string_view op, const MapView<A>& x, const MapView<B>& y) {
+absl::Status ShapeError(absl::string_view op, ConstMapView<bf16> x, ConstMapView<bf16> y) {
   return absl::InvalidArgumentError(
       absl::StrCat(op, ": maps of ", x.ShapeString(), " and ", y.ShapeString(), " do not fit"));
 }
@@ -41,9 +22,8 @@ int64_t MinRows(int64_t row_elements) { return std::max<int64_t>(1, kMinElements
 
 }  // namespace
 
-template <typename T>
-absl::Status ChannelNorm(const KernelContext& ctx, ConstMapView<T> x, absl::Span<const float> gamma,
-                         NormActivation activation, MapView<T> y) {
+absl::Status ChannelNorm(const KernelContext& ctx, ConstMapView<bf16> x, absl::Span<const float> gamma,
+                         NormActivation activation, MapView<bf16> y) {
   if (x.height != y.height || x.width != y.width || x.channels != y.channels || x.channels < 1) {
     return ShapeError("ChannelNorm", x, y);
   }
@@ -55,7 +35,7 @@ absl::Status ChannelNorm(const KernelContext& ctx, ConstMapView<T> x, absl::Span
   const float root = std::sqrt(static_cast<float>(channels));
   std::vector<float> scaled(gamma.begin(), gamma.end());
   for (float& g : scaled) g *= root;
-  const auto norm = VaeRowsFor<T>(ctx.isa()).channel_norm;
+  const auto norm = VaeRowsFor(ctx.isa()).channel_norm;
   ctx.pool().ParallelFor(x.pixels(), MinRows(channels), [&](int64_t begin, int64_t end, int) {
     norm(x.data + begin * channels, end - begin, channels, scaled.data(), activation == NormActivation::kSilu,
          y.data + begin * channels);
@@ -63,17 +43,16 @@ absl::Status ChannelNorm(const KernelContext& ctx, ConstMapView<T> x, absl::Span
   return absl::OkStatus();
 }
 
-template <typename T>
-absl::Status UpsampleRows(const KernelContext& ctx, ConstMapView<T> x, int64_t row_begin, MapView<T> y) {
+absl::Status UpsampleRows(const KernelContext& ctx, ConstMapView<bf16> x, int64_t row_begin, MapView<bf16> y) {
   if (y.channels != x.channels || y.width != 2 * x.width || row_begin < 0 ||
       row_begin + y.height > 2 * x.height) {
     return ShapeError(absl::StrCat("UpsampleRows from row ", row_begin), x, y);
   }
-  const size_t pixel_bytes = x.channels * sizeof(T);
+  const size_t pixel_bytes = x.channels * sizeof(bf16);
   ctx.pool().ParallelFor(y.height, MinRows(y.row_elements()), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
-      const T* from = x.row((row_begin + r) / 2);
-      T* to = y.row(r);
+      const bf16* from = x.row((row_begin + r) / 2);
+      bf16* to = y.row(r);
       for (int64_t j = 0; j < x.width; ++j, from += x.channels, to += 2 * x.channels) {
         std::memcpy(to, from, pixel_bytes);
         std::memcpy(to + x.channels, from, pixel_bytes);
@@ -83,8 +62,7 @@ absl::Status UpsampleRows(const KernelContext& ctx, ConstMapView<T> x, int64_t r
   return absl::OkStatus();
 }
 
-template <typename T>
-absl::Status DupUpAdd(const KernelContext& ctx, ConstMapView<T> x, int64_t frame_factor, MapView<T> y) {
+absl::Status DupUpAdd(const KernelContext& ctx, ConstMapView<bf16> x, int64_t frame_factor, MapView<bf16> y) {
   const int64_t copies = 4 * frame_factor * y.channels;  // r * in
   if (y.height != 2 * x.height || y.width != 2 * x.width || x.channels < 1 || copies % x.channels != 0 ||
       copies / x.channels < 1 || (frame_factor != 1 && frame_factor != 2)) {
@@ -103,14 +81,14 @@ absl::Status DupUpAdd(const KernelContext& ctx, ConstMapView<T> x, int64_t frame
       identity[ab] = identity[ab] && c == o;
     }
   }
-  const auto add = VaeRowsFor<T>(ctx.isa()).add;
+  const auto add = VaeRowsFor(ctx.isa()).add;
   ctx.pool().ParallelFor(y.height, MinRows(y.row_elements()), [&](int64_t begin, int64_t end, int) {
-    std::vector<T> gathered(y.channels);
+    std::vector<bf16> gathered(y.channels);
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < y.width; ++j) {
         const int64_t ab = 2 * (i % 2) + j % 2;
-        const T* from = x.row(i / 2) + (j / 2) * x.channels;
-        T* to = y.row(i) + j * y.channels;
+        const bf16* from = x.row(i / 2) + (j / 2) * x.channels;
+        bf16* to = y.row(i) + j * y.channels;
         if (!identity[ab]) {
           const int32_t* channel = source[ab].data();
           for (int64_t o = 0; o < y.channels; ++o) gathered[o] = from[channel[o]];
@@ -123,8 +101,7 @@ absl::Status DupUpAdd(const KernelContext& ctx, ConstMapView<T> x, int64_t frame
   return absl::OkStatus();
 }
 
-template <typename T>
-absl::Status AvgDown(const KernelContext& ctx, ConstMapView<T> x, int64_t frame_factor, MapView<T> y) {
+absl::Status AvgDown(const KernelContext& ctx, ConstMapView<bf16> x, int64_t frame_factor, MapView<bf16> y) {
   const int64_t values = 4 * frame_factor * x.channels;  // g * out
   if (x.height != 2 * y.height || x.width != 2 * y.width || y.channels < 1 || values % y.channels != 0 ||
       values / y.channels < 1 || (frame_factor != 1 && frame_factor != 2)) {
@@ -146,13 +123,13 @@ absl::Status AvgDown(const KernelContext& ctx, ConstMapView<T> x, int64_t frame_
   ctx.pool().ParallelFor(y.height, MinRows(y.row_elements()), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < y.width; ++j) {
-        const T* from = x.row(2 * i) + 2 * j * x.channels;
-        T* to = y.row(i) + j * y.channels;
+        const bf16* from = x.row(2 * i) + 2 * j * x.channels;
+        bf16* to = y.row(i) + j * y.channels;
         int64_t term = 0;
         for (int64_t o = 0; o < y.channels; ++o) {
           float sum = 0.0f;
-          for (; term < ends[o]; ++term) sum += AsFloat(from[offsets[term]]);
-          to[o] = FromFloat<T>(sum * share);
+          for (; term < ends[o]; ++term) sum += ToFloat(from[offsets[term]]);
+          to[o] = ToBf16(sum * share);
         }
       }
     }
@@ -160,20 +137,18 @@ absl::Status AvgDown(const KernelContext& ctx, ConstMapView<T> x, int64_t frame_
   return absl::OkStatus();
 }
 
-template <typename T>
-absl::Status AddMap(const KernelContext& ctx, ConstMapView<T> x, MapView<T> y) {
+absl::Status AddMap(const KernelContext& ctx, ConstMapView<bf16> x, MapView<bf16> y) {
   if (x.height != y.height || x.width != y.width || x.channels != y.channels) {
     return ShapeError("AddMap", x, y);
   }
-  const auto add = VaeRowsFor<T>(ctx.isa()).add;
+  const auto add = VaeRowsFor(ctx.isa()).add;
   ctx.pool().ParallelFor(y.pixels(), MinRows(y.channels), [&](int64_t begin, int64_t end, int) {
     add(x.data + begin * x.channels, (end - begin) * x.channels, y.data + begin * x.channels);
   });
   return absl::OkStatus();
 }
 
-template <typename T>
-absl::Status Patchify(const KernelContext& ctx, absl::Span<const float> planes, MapView<T> y) {
+absl::Status Patchify(const KernelContext& ctx, absl::Span<const float> planes, MapView<bf16> y) {
   const int64_t height = 2 * y.height;
   const int64_t width = 2 * y.width;
   if (y.channels != 12 || static_cast<int64_t>(planes.size()) != 3 * height * width) {
@@ -182,12 +157,12 @@ absl::Status Patchify(const KernelContext& ctx, absl::Span<const float> planes, 
   }
   ctx.pool().ParallelFor(y.height, MinRows(y.row_elements()), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      T* to = y.row(i);
+      bf16* to = y.row(i);
       for (int64_t j = 0; j < y.width; ++j, to += 12) {
         for (int64_t k = 0; k < 12; ++k) {
           const int64_t dx = k / 2 % 2;
           const int64_t dy = k % 2;
-          to[k] = FromFloat<T>(planes[(k / 4 * height + 2 * i + dy) * width + 2 * j + dx]);
+          to[k] = ToBf16(planes[(k / 4 * height + 2 * i + dy) * width + 2 * j + dx]);
         }
       }
     }
@@ -195,8 +170,7 @@ absl::Status Patchify(const KernelContext& ctx, absl::Span<const float> planes, 
   return absl::OkStatus();
 }
 
-template <typename T>
-absl::Status Unpatchify(const KernelContext& ctx, ConstMapView<T> x, absl::Span<float> planes) {
+absl::Status Unpatchify(const KernelContext& ctx, ConstMapView<bf16> x, absl::Span<float> planes) {
   const int64_t height = 2 * x.height;
   const int64_t width = 2 * x.width;
   if (x.channels != 12 || static_cast<int64_t>(planes.size()) != 3 * height * width) {
@@ -205,13 +179,13 @@ absl::Status Unpatchify(const KernelContext& ctx, ConstMapView<T> x, absl::Span<
   }
   ctx.pool().ParallelFor(x.height, MinRows(x.row_elements()), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      const T* from = x.row(i);
+      const bf16* from = x.row(i);
       for (int64_t j = 0; j < x.width; ++j, from += 12) {
         for (int64_t k = 0; k < 12; ++k) {
           const int64_t c = k / 4;
           const int64_t dx = k / 2 % 2;
           const int64_t dy = k % 2;
-          planes[(c * height + 2 * i + dy) * width + 2 * j + dx] = AsFloat(from[k]);
+          planes[(c * height + 2 * i + dy) * width + 2 * j + dx] = ToFloat(from[k]);
         }
       }
     }
@@ -254,22 +228,5 @@ absl::StatusOr<std::vector<float>> ImageToPixels(const RgbImage& image) {
   }
   return planes;
 }
-
-template absl::Status ChannelNorm(const KernelContext&, ConstMapView<float>, absl::Span<const float>,
-                                  NormActivation, MapView<float>);
-template absl::Status ChannelNorm(const KernelContext&, ConstMapView<bf16>, absl::Span<const float>,
-                                  NormActivation, MapView<bf16>);
-template absl::Status UpsampleRows(const KernelContext&, ConstMapView<float>, int64_t, MapView<float>);
-template absl::Status UpsampleRows(const KernelContext&, ConstMapView<bf16>, int64_t, MapView<bf16>);
-template absl::Status DupUpAdd(const KernelContext&, ConstMapView<float>, int64_t, MapView<float>);
-template absl::Status DupUpAdd(const KernelContext&, ConstMapView<bf16>, int64_t, MapView<bf16>);
-template absl::Status AvgDown(const KernelContext&, ConstMapView<float>, int64_t, MapView<float>);
-template absl::Status AvgDown(const KernelContext&, ConstMapView<bf16>, int64_t, MapView<bf16>);
-template absl::Status AddMap(const KernelContext&, ConstMapView<float>, MapView<float>);
-template absl::Status AddMap(const KernelContext&, ConstMapView<bf16>, MapView<bf16>);
-template absl::Status Patchify(const KernelContext&, absl::Span<const float>, MapView<float>);
-template absl::Status Patchify(const KernelContext&, absl::Span<const float>, MapView<bf16>);
-template absl::Status Unpatchify(const KernelContext&, ConstMapView<float>, absl::Span<float>);
-template absl::Status Unpatchify(const KernelContext&, ConstMapView<bf16>, absl::Span<float>);
 
 }  // namespace lancet

@@ -9,31 +9,30 @@
 
 namespace lancet {
 
-// The loops for activations of type T (float or bf16).
-template <typename T>
 struct VaeRows {
   // `pixels` rows of `channels`: y = act(x / max(|x|, 1e-12) * scaled_gamma), scaled_gamma = sqrt(channels) *
   // gamma. x and y may be the same memory.
-  void (*channel_norm)(const T* x, int64_t pixels, int64_t channels, const float* scaled_gamma, bool silu,
-                       T* y);
+  void (*channel_norm)(const bf16* x, int64_t pixels, int64_t channels, const float* scaled_gamma, bool silu,
+                       bf16* y);
   // y[i] += x[i].
-  void (*add)(const T* x, int64_t count, T* y);
+  void (*add)(const bf16* x, int64_t count, bf16* y);
+  void (*widen)(const bf16* x, int64_t count, float* y);
+  // y[i] = x[i], or y[i] += x[i] with `accumulate`, rounded once.
+  void (*round)(const float* x, int64_t count, bool accumulate, bf16* y);
   // probabilities = softmax(scale * scores) of one row; overwrites scores.
-  void (*softmax)(float* scores, int64_t count, float scale, T* probabilities);
+  void (*softmax)(float* scores, int64_t count, float scale, bf16* probabilities);
+  // In place.
+  void (*softmax_f32)(float* scores, int64_t count, float scale);
 };
 
-template <typename T>
-VaeRows<T> VaeRowsPortable();
-template <typename T>
-VaeRows<T> VaeRowsAvx2();
-template <typename T>
-VaeRows<T> VaeRowsAvx512();
+VaeRows VaeRowsPortable();
+VaeRows VaeRowsAvx2();
+VaeRows VaeRowsAvx512();
 
-template <typename T>
-VaeRows<T> VaeRowsFor(CpuIsa isa) {
-  if (isa >= CpuIsa::kAvx512) return VaeRowsAvx512<T>();
-  if (isa >= CpuIsa::kAvx2) return VaeRowsAvx2<T>();
-  return VaeRowsPortable<T>();
+inline VaeRows VaeRowsFor(CpuIsa isa) {
+  if (isa >= CpuIsa::kAvx512) return VaeRowsAvx512();
+  if (isa >= CpuIsa::kAvx2) return VaeRowsAvx2();
+  return VaeRowsPortable();
 }
 
 }  // namespace lancet

@@ -10,7 +10,6 @@ namespace {
 // AVX-512 register, four SSE ones.
 constexpr int kLanes = 16;  // NOLINT(misc-definitions-in-headers)
 
-inline float Load(float x) { return x; }
 inline float Load(bf16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
 
 inline void Store(float x, float* out) { *out = x; }
@@ -45,8 +44,7 @@ inline float Exp(float x) {
   return underflow ? 0.0f : e;
 }
 
-template <typename T>
-float SumOfSquares(const T* x, int64_t count) {
+float SumOfSquares(const bf16* x, int64_t count) {
   float lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -64,9 +62,8 @@ float SumOfSquares(const T* x, int64_t count) {
   return sum;
 }
 
-template <typename T>
-void ChannelNormRows(const T* x, int64_t pixels, int64_t channels, const float* scaled_gamma, bool silu,
-                     T* y) {
+void ChannelNormRows(const bf16* x, int64_t pixels, int64_t channels, const float* scaled_gamma, bool silu,
+                     bf16* y) {
   for (int64_t p = 0; p < pixels; ++p, x += channels, y += channels) {
     const float norm = __builtin_sqrtf(SumOfSquares(x, channels));
     const float inverse = 1.0f / (norm > 1e-12f || norm != norm ? norm : 1e-12f);
@@ -81,9 +78,20 @@ void ChannelNormRows(const T* x, int64_t pixels, int64_t channels, const float* 
   }
 }
 
-template <typename T>
-void AddRow(const T* x, int64_t count, T* y) {
+void AddRow(const bf16* x, int64_t count, bf16* y) {
   for (int64_t i = 0; i < count; ++i) Store(Load(y[i]) + Load(x[i]), y + i);
+}
+
+void WidenRow(const bf16* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = Load(x[i]);
+}
+
+void RoundRow(const float* x, int64_t count, bool accumulate, bf16* y) {
+  if (accumulate) {
+    for (int64_t i = 0; i < count; ++i) Store(Load(y[i]) + x[i], y + i);
+  } else {
+    for (int64_t i = 0; i < count; ++i) Store(x[i], y + i);
+  }
 }
 
 template <typename T>
@@ -110,13 +118,12 @@ void SoftmaxRow(float* scores, int64_t count, float scale, T* probabilities) {
   for (i = 0; i < count; ++i) Store(scores[i] * inverse, probabilities + i);
 }
 
+void SoftmaxRowInPlace(float* scores, int64_t count, float scale) { SoftmaxRow(scores, count, scale, scores); }
+
 }  // namespace
 
-template <typename T>
-VaeRows<T> LANCET_VAE_ROWS() {
-  return {&ChannelNormRows<T>, &AddRow<T>, &SoftmaxRow<T>};
+VaeRows LANCET_VAE_ROWS() {
+  return {&ChannelNormRows, &AddRow, &WidenRow, &RoundRow, &SoftmaxRow<bf16>, &SoftmaxRowInPlace};
 }
-template VaeRows<float> LANCET_VAE_ROWS<float>();
-template VaeRows<bf16> LANCET_VAE_ROWS<bf16>();
 
 }  // namespace lancet

@@ -1,4 +1,4 @@
-// Random maps in both precisions, and how far a result may be from the double reference.
+// Random maps, and how far a result may be from the double reference.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -22,65 +22,53 @@ inline std::unique_ptr<KernelContext> TestContext(CpuIsa isa, int threads = 2) {
   return *std::move(ctx);
 }
 
-// The type that a context's convolutions work in runs only where ActivationType says so; element-wise steps
-// run in both everywhere.
-template <typename T>
 struct TestMap {
   int64_t height;
   int64_t width;
   int64_t channels;
-  std::vector<T> values;
+  std::vector<bf16> values;
 
   TestMap(int64_t h, int64_t w, int64_t c) : height(h), width(w), channels(c), values(h * w * c) {}
-  MapView<T> view() { return {values.data(), height, width, channels}; }
-  ConstMapView<T> const_view() const { return {values.data(), height, width, channels}; }
+  MapView<bf16> view() { return {values.data(), height, width, channels}; }
+  ConstMapView<bf16> const_view() const { return {values.data(), height, width, channels}; }
 };
-
-inline float AsFloat(float x) { return x; }
-inline float AsFloat(bf16 x) { return ToFloat(x); }
-inline void Assign(float x, float* out) { *out = x; }
-inline void Assign(float x, bf16* out) { *out = ToBf16(x); }
 
 inline std::vector<float> RandomFloats(int64_t count, float scale, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0.0f, scale);
   std::vector<float> values(count);
-  // Representable in bf16, so that both precisions start from the same numbers.
+  // Representable in bf16, so that weights are not rounded.
   for (float& v : values) v = RoundToBf16(normal(random));
   return values;
 }
 
-template <typename T>
-TestMap<T> RandomMap(int64_t height, int64_t width, int64_t channels, uint32_t seed) {
-  TestMap<T> map(height, width, channels);
+inline TestMap RandomMap(int64_t height, int64_t width, int64_t channels, uint32_t seed) {
+  TestMap map(height, width, channels);
   const std::vector<float> values = RandomFloats(height * width * channels, 1.0f, seed);
-  for (size_t i = 0; i < values.size(); ++i) Assign(values[i], &map.values[i]);
+  for (size_t i = 0; i < values.size(); ++i) map.values[i] = ToBf16(values[i]);
   return map;
 }
 
-template <typename T>
-MapRef ToRef(const TestMap<T>& map) {
+inline MapRef ToRef(const TestMap& map) {
   MapRef ref(map.height, map.width, map.channels);
-  for (size_t i = 0; i < map.values.size(); ++i) ref.values[i] = AsFloat(map.values[i]);
+  for (size_t i = 0; i < map.values.size(); ++i) ref.values[i] = ToFloat(map.values[i]);
   return ref;
 }
 
 // Largest difference in units of (|expected| + `scale`): scale is the size of the terms that were summed,
 // whose rounding errors a small sum keeps.
-template <typename T>
-double WorstError(const std::vector<T>& actual, const std::vector<double>& expected, double scale) {
+inline double WorstError(const std::vector<bf16>& actual, const std::vector<double>& expected, double scale) {
   double worst = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
-    const double error = std::abs(AsFloat(actual[i]) - expected[i]) / (std::abs(expected[i]) + scale);
+    const double error = std::abs(ToFloat(actual[i]) - expected[i]) / (std::abs(expected[i]) + scale);
     worst = error >= worst ? error : worst;
     if (std::isnan(error)) return INFINITY;
   }
   return worst;
 }
 
-// One rounding to T, with a little for f32 sums before it: half a unit in the last of 8 bits is 2^-9 of the
+// One rounding to bf16, with a little for f32 sums before it: half a unit in the last of 8 bits is 2^-9 of the
 // value.
-template <typename T>
-constexpr double kRounding = sizeof(T) == 2 ? 0.004 : 4e-6;
+constexpr double kRounding = 0.004;
 
 }  // namespace lancet

@@ -22,8 +22,9 @@ namespace {
 
 constexpr char kNano[] = LANCET_TEST_DATA "/nano/";
 constexpr int64_t kMaxLatents = 64;
-// Contents differ, so errors do: twice the golden's. Real mistakes cost tens.
-constexpr double kFactor = 2.0;
+// Contents differ, so errors do, and the host rounds its maps to bf16 as well: three times the golden's. Real mistakes
+// cost tens.
+constexpr double kFactor = 3.0;
 
 double RelativeErrorOf(const std::vector<float>& got, const std::vector<float>& expected) {
   if (got.size() != expected.size()) return INFINITY;
@@ -53,7 +54,6 @@ class CudaVaeTest : public CudaTest {
     auto encoder = CudaVaeEncoder::Load(*ctx_, *layers_, *vae_, {.max_latents = kMaxLatents});
     ASSERT_TRUE(encoder.ok()) << encoder.status();
     encoder_ = *std::move(encoder);
-    // Without bf16 instructions the host computes in f32.
     cpu_ = KernelContext::CreateCpu({.threads = 2, .max_isa = CpuIsa::kAvx2}).value();
     cpu_->BindCallingThread();
   }

@@ -22,8 +22,6 @@
 namespace lancet {
 namespace {
 
-// T is ActivationType of the context.
-template <typename T>
 class Decoder final : public VaeDecoder {
  public:
   Decoder(VaeDecoderWeights weights, SpatialAttention attention, VaeDecoderOptions options)
@@ -53,7 +51,7 @@ class Decoder final : public VaeDecoder {
     use(spare, weights_.head.shape().out_channels, scale);
     for (int i = 0; i < 3; ++i) {
       LANCET_RETURN_IF_ERROR(
-          buffers_[i].Reserve(need[i] * options_.max_latents * static_cast<int64_t>(sizeof(T))));
+          buffers_[i].Reserve(need[i] * options_.max_latents * static_cast<int64_t>(sizeof(bf16))));
     }
     return absl::OkStatus();
   }
@@ -73,12 +71,9 @@ class Decoder final : public VaeDecoder {
                                                      latents.cols, "]; expected [", height * width, ", ",
                                                      latent_channels(), "]"));
     }
-    if (ActivationType(ctx) != DTypeOf<T>::value) {
-      return absl::InvalidArgumentError("VAE decode: loaded for another kind of machine than this context's");
-    }
     input_ = 0;
     spare_ = 1;
-    MapView<T> x = Map(input_, height, width, weights_.middle_channels());
+    MapView<bf16> x = Map(input_, height, width, weights_.middle_channels());
     LANCET_RETURN_IF_ERROR(Enter(latents, x));
     LANCET_RETURN_IF_ERROR(Residual(ctx, weights_.middle_in, x, x));
     LANCET_RETURN_IF_ERROR(Attend(ctx, x));
@@ -92,63 +87,59 @@ class Decoder final : public VaeDecoder {
  private:
   static constexpr int kCurrent = 2;
 
-  MapView<T> Map(int buffer, int64_t height, int64_t width, int64_t channels) const {
-    return buffers_[buffer].template Map<T>(height, width, channels);
+  MapView<bf16> Map(int buffer, int64_t height, int64_t width, int64_t channels) const {
+    return buffers_[buffer].Map(height, width, channels);
   }
 
   // De-normalised latents through the two convolutions in front. x: in input_.
-  absl::Status Enter(ConstMatrixView<float> latents, MapView<T> x) {
+  absl::Status Enter(ConstMatrixView<float> latents, MapView<bf16> x) {
     const int64_t channels = latent_channels();
-    const MapView<T> z = Map(spare_, x.height, x.width, channels);
+    const MapView<bf16> z = Map(spare_, x.height, x.width, channels);
     for (int64_t r = 0; r < latents.rows; ++r) {
-      T* to = z.data + r * channels;
+      bf16* to = z.data + r * channels;
       for (int64_t c = 0; c < channels; ++c) {
         const float scaled = latents.row(r)[c] / options_.inv_std[c];
-        if constexpr (std::is_same_v<T, bf16>) {
-          to[c] = ToBf16(RoundToBf16(scaled) + options_.mean[c]);
-        } else {
-          to[c] = scaled + options_.mean[c];
-        }
+        to[c] = ToBf16(RoundToBf16(scaled) + options_.mean[c]);
       }
     }
-    const MapView<T> mixed = Map(kCurrent, x.height, x.width, channels);
-    LANCET_RETURN_IF_ERROR(weights_.latent_in.Forward(ConstMapView<T>(z), kNoPadding, false, mixed));
-    return weights_.conv_in.Forward(ConstMapView<T>(mixed), kSamePadding, false, x);
+    const MapView<bf16> mixed = Map(kCurrent, x.height, x.width, channels);
+    LANCET_RETURN_IF_ERROR(weights_.latent_in.Forward(z, kNoPadding, false, mixed));
+    return weights_.conv_in.Forward(mixed, kSamePadding, false, x);
   }
 
   // y = block(x). Uses spare_.
-  absl::Status Residual(const KernelContext& ctx, VaeResBlock& block, MapView<T> x, MapView<T> y) {
+  absl::Status Residual(const KernelContext& ctx, VaeResBlock& block, MapView<bf16> x, MapView<bf16> y) {
     return layers_.Residual(ctx, block, x, Map(spare_, x.height, x.width, block.out_channels()), y);
   }
 
   // Uses spare_ and kCurrent.
-  absl::Status Attend(const KernelContext& ctx, MapView<T> x) {
+  absl::Status Attend(const KernelContext& ctx, MapView<bf16> x) {
     return layers_.Attend(ctx, weights_.attention, x, Map(spare_, x.height, x.width, x.channels),
                           Map(kCurrent, x.height, x.width, 3 * x.channels));
   }
 
   // x: in input_. The result lies in input_ again (after an exchange), or in kCurrent for the last stage.
-  absl::StatusOr<MapView<T>> Stage(const KernelContext& ctx, VaeStage& stage, MapView<T> x) {
-    const MapView<T> y = Map(kCurrent, x.height, x.width, stage.out_channels());
+  absl::StatusOr<MapView<bf16>> Stage(const KernelContext& ctx, VaeStage& stage, MapView<bf16> x) {
+    const MapView<bf16> y = Map(kCurrent, x.height, x.width, stage.out_channels());
     LANCET_RETURN_IF_ERROR(Residual(ctx, stage.blocks[0], x, y));
     for (size_t b = 1; b < stage.blocks.size(); ++b) {
       LANCET_RETURN_IF_ERROR(Residual(ctx, stage.blocks[b], y, y));
     }
     if (!stage.resample.has_value()) return y;
-    const MapView<T> out = Map(spare_, 2 * x.height, 2 * x.width, stage.out_channels());
+    const MapView<bf16> out = Map(spare_, 2 * x.height, 2 * x.width, stage.out_channels());
     LANCET_RETURN_IF_ERROR(layers_.strips().Run(
-        *stage.resample, [&](int64_t begin, MapView<T> rows) { return UpsampleRows<T>(ctx, y, begin, rows); },
+        *stage.resample, [&](int64_t begin, MapView<bf16> rows) { return UpsampleRows(ctx, y, begin, rows); },
         false, out));
-    LANCET_RETURN_IF_ERROR(DupUpAdd<T>(ctx, x, stage.frame_factor, out));
+    LANCET_RETURN_IF_ERROR(DupUpAdd(ctx, x, stage.frame_factor, out));
     std::swap(input_, spare_);
     return out;
   }
 
-  absl::StatusOr<std::vector<float>> Leave(const KernelContext& ctx, MapView<T> x) {
-    const MapView<T> patches = Map(spare_, x.height, x.width, weights_.head.shape().out_channels);
+  absl::StatusOr<std::vector<float>> Leave(const KernelContext& ctx, MapView<bf16> x) {
+    const MapView<bf16> patches = Map(spare_, x.height, x.width, weights_.head.shape().out_channels);
     LANCET_RETURN_IF_ERROR(layers_.NormConv(ctx, x, weights_.head_norm, weights_.head, false, patches));
     std::vector<float> planes(patches.elements());
-    LANCET_RETURN_IF_ERROR(Unpatchify<T>(ctx, patches, absl::MakeSpan(planes)));
+    LANCET_RETURN_IF_ERROR(Unpatchify(ctx, patches, absl::MakeSpan(planes)));
     if (options_.clamp) {
       for (float& p : planes) p = std::clamp(p, -1.0f, 1.0f);
     }
@@ -157,19 +148,11 @@ class Decoder final : public VaeDecoder {
 
   const VaeDecoderOptions options_;
   VaeDecoderWeights weights_;
-  VaeLayers<T> layers_;
+  VaeLayers layers_;
   MapBuffer buffers_[3];
   int input_ = 0;
   int spare_ = 1;
 };
-
-template <typename T>
-absl::StatusOr<std::unique_ptr<VaeDecoder>> Make(VaeDecoderWeights weights, SpatialAttention attention,
-                                                 VaeDecoderOptions options) {
-  auto decoder = std::make_unique<Decoder<T>>(std::move(weights), std::move(attention), std::move(options));
-  LANCET_RETURN_IF_ERROR(decoder->ReserveBuffers());
-  return decoder;
-}
 
 }  // namespace
 
@@ -182,10 +165,9 @@ absl::StatusOr<std::unique_ptr<VaeDecoder>> VaeDecoder::Load(const KernelContext
       CompleteLatentStatistics(vae.path(), weights.latent_channels(), complete.mean, complete.inv_std));
   LANCET_ASSIGN_OR_RETURN(SpatialAttention attention,
                           SpatialAttention::Create(ctx, weights.middle_channels(), options.max_latents));
-  if (ActivationType(ctx) == DType::kBf16) {
-    return Make<bf16>(std::move(weights), std::move(attention), std::move(complete));
-  }
-  return Make<float>(std::move(weights), std::move(attention), std::move(complete));
+  auto decoder = std::make_unique<Decoder>(std::move(weights), std::move(attention), std::move(complete));
+  LANCET_RETURN_IF_ERROR(decoder->ReserveBuffers());
+  return decoder;
 }
 
 absl::StatusOr<RgbImage> VaeDecoder::DecodeToImage(const KernelContext& ctx, ConstMatrixView<float> latents,

@@ -25,8 +25,6 @@ constexpr int64_t kFold = 2;                          // pixels to a side of a p
 constexpr int64_t kScale = kPixelsPerLatent / kFold;  // patches to a side of a latent
 constexpr ConvPadding kAfterPadding{0, 0, 1, 1};      // of the halving convolutions: bottom and right only
 
-// T is ActivationType of the context.
-template <typename T>
 class Encoder final : public VaeEncoder {
  public:
   Encoder(VaeEncoderWeights weights, SpatialAttention attention, VaeEncoderOptions options)
@@ -53,7 +51,7 @@ class Encoder final : public VaeEncoder {
     use(kInner, 2 * latent_channels(), 1);
     for (int i = 0; i < kBuffers; ++i) {
       LANCET_RETURN_IF_ERROR(
-          buffers_[i].Reserve(need[i] * options_.max_latents * static_cast<int64_t>(sizeof(T))));
+          buffers_[i].Reserve(need[i] * options_.max_latents * static_cast<int64_t>(sizeof(bf16))));
     }
     return absl::OkStatus();
   }
@@ -63,12 +61,12 @@ class Encoder final : public VaeEncoder {
 
   absl::StatusOr<VaeMoments> Moments(const KernelContext& ctx, absl::Span<const float> pixels, int64_t height,
                                      int64_t width) override {
-    LANCET_RETURN_IF_ERROR(Check(ctx, pixels, height, width));
-    const MapView<T> patches =
+    LANCET_RETURN_IF_ERROR(Check(pixels, height, width));
+    const MapView<bf16> patches =
         Map(kInner, height / kFold, width / kFold, weights_.conv_in.shape().in_channels);
-    LANCET_RETURN_IF_ERROR(Patchify<T>(ctx, pixels, patches));
-    MapView<T> x = Map(kCurrent, patches.height, patches.width, weights_.conv_in.shape().out_channels);
-    LANCET_RETURN_IF_ERROR(weights_.conv_in.Forward(ConstMapView<T>(patches), kSamePadding, false, x));
+    LANCET_RETURN_IF_ERROR(Patchify(ctx, pixels, patches));
+    MapView<bf16> x = Map(kCurrent, patches.height, patches.width, weights_.conv_in.shape().out_channels);
+    LANCET_RETURN_IF_ERROR(weights_.conv_in.Forward(patches, kSamePadding, false, x));
     for (int i = 0; i < kVaeStages; ++i) {
       LANCET_ASSIGN_OR_RETURN(x, Stage(ctx, weights_.stages[i], Small(i), x));
     }
@@ -85,12 +83,12 @@ class Encoder final : public VaeEncoder {
   static constexpr int kBuffers = 4;
   static int Small(int stage) { return 2 + stage % 2; }
 
-  MapView<T> Map(int buffer, int64_t height, int64_t width, int64_t channels) const {
-    return buffers_[buffer].template Map<T>(height, width, channels);
+  MapView<bf16> Map(int buffer, int64_t height, int64_t width, int64_t channels) const {
+    return buffers_[buffer].Map(height, width, channels);
   }
-  MapView<T> Inner(MapView<T> x, int64_t channels) const { return Map(kInner, x.height, x.width, channels); }
+  MapView<bf16> Inner(MapView<bf16> x, int64_t channels) const { return Map(kInner, x.height, x.width, channels); }
 
-  absl::Status Check(const KernelContext& ctx, absl::Span<const float> pixels, int64_t height,
+  absl::Status Check(absl::Span<const float> pixels, int64_t height,
                      int64_t width) const {
     if (height < 1 || width < 1 || height % kPixelsPerLatent != 0 || width % kPixelsPerLatent != 0) {
       return absl::InvalidArgumentError(absl::StrCat("VAE encode: height ", height, ", width ", width,
@@ -107,67 +105,53 @@ class Encoder final : public VaeEncoder {
                                                      " pixel values; expected ", 3 * height * width,
                                                      " for height ", height, ", width ", width));
     }
-    if (ActivationType(ctx) != DTypeOf<T>::value) {
-      return absl::InvalidArgumentError("VAE encode: loaded for another kind of machine than this context's");
-    }
     return absl::OkStatus();
   }
 
   // x: in kCurrent for the first stage (which keeps its width), else in a small buffer other than `small`.
   // The result lies in `small`, or in kCurrent for the last stage.
-  absl::StatusOr<MapView<T>> Stage(const KernelContext& ctx, VaeStage& stage, int small, MapView<T> x) {
+  absl::StatusOr<MapView<bf16>> Stage(const KernelContext& ctx, VaeStage& stage, int small, MapView<bf16> x) {
     const int64_t channels = stage.out_channels();
-    const MapView<T> half = Map(small, x.height / 2, x.width / 2, channels);
+    const MapView<bf16> half = Map(small, x.height / 2, x.width / 2, channels);
     if (stage.resample.has_value()) {
-      LANCET_RETURN_IF_ERROR(AvgDown<T>(ctx, x, stage.frame_factor, half));
+      LANCET_RETURN_IF_ERROR(AvgDown(ctx, x, stage.frame_factor, half));
     }
-    const MapView<T> y = Map(kCurrent, x.height, x.width, channels);
-    const MapView<T> inner = Inner(x, channels);
+    const MapView<bf16> y = Map(kCurrent, x.height, x.width, channels);
+    const MapView<bf16> inner = Inner(x, channels);
     LANCET_RETURN_IF_ERROR(layers_.Residual(ctx, stage.blocks[0], x, inner, y));
     for (size_t b = 1; b < stage.blocks.size(); ++b) {
       LANCET_RETURN_IF_ERROR(layers_.Residual(ctx, stage.blocks[b], y, inner, y));
     }
     if (!stage.resample.has_value()) {
-      LANCET_RETURN_IF_ERROR(AddMap<T>(ctx, x, y));
+      LANCET_RETURN_IF_ERROR(AddMap(ctx, x, y));
       return y;
     }
-    LANCET_RETURN_IF_ERROR(stage.resample->Forward(ConstMapView<T>(y), kAfterPadding, true, half));
+    LANCET_RETURN_IF_ERROR(stage.resample->Forward(y, kAfterPadding, true, half));
     return half;
   }
 
   // x: in kCurrent.
-  absl::StatusOr<VaeMoments> Leave(const KernelContext& ctx, MapView<T> x) {
+  absl::StatusOr<VaeMoments> Leave(const KernelContext& ctx, MapView<bf16> x) {
     const int64_t channels = latent_channels();
-    const MapView<T> mixed = Inner(x, 2 * channels);
+    const MapView<bf16> mixed = Inner(x, 2 * channels);
     LANCET_RETURN_IF_ERROR(layers_.NormConv(ctx, x, weights_.head_norm, weights_.head, false, mixed));
-    const MapView<T> both = Map(Small(0), x.height, x.width, 2 * channels);
-    LANCET_RETURN_IF_ERROR(weights_.moments_out.Forward(ConstMapView<T>(mixed), kNoPadding, false, both));
+    const MapView<bf16> both = Map(Small(0), x.height, x.width, 2 * channels);
+    LANCET_RETURN_IF_ERROR(weights_.moments_out.Forward(mixed, kNoPadding, false, both));
     VaeMoments moments;
     moments.mean.reserve(x.pixels() * channels);
     moments.log_variance.reserve(x.pixels() * channels);
     for (int64_t p = 0; p < x.pixels(); ++p) {
-      const T* from = both.data + p * 2 * channels;
-      for (int64_t c = 0; c < channels; ++c) moments.mean.push_back(AsFloat(from[c]));
-      for (int64_t c = 0; c < channels; ++c) moments.log_variance.push_back(AsFloat(from[channels + c]));
+      const bf16* from = both.data + p * 2 * channels;
+      for (int64_t c = 0; c < channels; ++c) moments.mean.push_back(ToFloat(from[c]));
+      for (int64_t c = 0; c < channels; ++c) moments.log_variance.push_back(ToFloat(from[channels + c]));
     }
     return moments;
   }
 
-  static float AsFloat(float x) { return x; }
-  static float AsFloat(bf16 x) { return ToFloat(x); }
-
   VaeEncoderWeights weights_;
-  VaeLayers<T> layers_;
+  VaeLayers layers_;
   MapBuffer buffers_[kBuffers];
 };
-
-template <typename T>
-absl::StatusOr<std::unique_ptr<VaeEncoder>> Make(VaeEncoderWeights weights, SpatialAttention attention,
-                                                 VaeEncoderOptions options) {
-  auto encoder = std::make_unique<Encoder<T>>(std::move(weights), std::move(attention), std::move(options));
-  LANCET_RETURN_IF_ERROR(encoder->ReserveBuffers());
-  return encoder;
-}
 
 }  // namespace
 
@@ -182,10 +166,9 @@ absl::StatusOr<std::unique_ptr<VaeEncoder>> VaeEncoder::Load(const KernelContext
       CompleteLatentStatistics(vae.path(), weights.latent_channels(), complete.mean, complete.inv_std));
   LANCET_ASSIGN_OR_RETURN(SpatialAttention attention,
                           SpatialAttention::Create(ctx, weights.middle_channels(), options.max_latents));
-  if (ActivationType(ctx) == DType::kBf16) {
-    return Make<bf16>(std::move(weights), std::move(attention), std::move(complete));
-  }
-  return Make<float>(std::move(weights), std::move(attention), std::move(complete));
+  auto encoder = std::make_unique<Encoder>(std::move(weights), std::move(attention), std::move(complete));
+  LANCET_RETURN_IF_ERROR(encoder->ReserveBuffers());
+  return encoder;
 }
 
 absl::StatusOr<std::vector<float>> VaeEncoder::Encode(const KernelContext& ctx,
@@ -197,13 +180,11 @@ absl::StatusOr<std::vector<float>> VaeEncoder::Encode(const KernelContext& ctx,
     return absl::InvalidArgumentError(absl::StrCat(
         "VAE encode: ", noise.size(), " values of noise; expected ", moments.mean.size(), " or none"));
   }
-  const bool rounded = ActivationType(ctx) == DType::kBf16;
   std::vector<float> latents(moments.mean.size());
   for (size_t i = 0; i < latents.size(); ++i) {
     const size_t c = i % channels;
     const float centred = moments.mean[i] - options_.mean[c];
-    latents[i] =
-        rounded ? RoundToBf16(RoundToBf16(centred) * options_.inv_std[c]) : centred * options_.inv_std[c];
+    latents[i] = RoundToBf16(RoundToBf16(centred) * options_.inv_std[c]);
     if (!noise.empty()) latents[i] += noise[i] * std::exp(0.5f * moments.log_variance[i]);
   }
   return latents;

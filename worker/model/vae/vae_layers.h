@@ -40,9 +40,8 @@ class MapBuffer {
     }
     return absl::OkStatus();
   }
-  template <typename T>
-  MapView<T> Map(int64_t height, int64_t width, int64_t channels) const {
-    return {static_cast<T*>(data_.get()), height, width, channels};
+  MapView<bf16> Map(int64_t height, int64_t width, int64_t channels) const {
+    return {static_cast<bf16*>(data_.get()), height, width, channels};
   }
 
  private:
@@ -52,49 +51,48 @@ class MapBuffer {
   std::unique_ptr<void, FreeDeleter> data_;
 };
 
-// T is ActivationType of the context. One caller at a time.
-template <typename T>
+// One caller at a time.
 class VaeLayers {
  public:
   explicit VaeLayers(SpatialAttention attention) : attention_(std::move(attention)) {}
 
   // y = conv(silu(norm(x))), or y += with `accumulate`.
-  absl::Status NormConv(const KernelContext& ctx, MapView<T> x, const std::vector<float>& gamma, Conv2d& conv,
-                        bool accumulate, MapView<T> y) {
+  absl::Status NormConv(const KernelContext& ctx, MapView<bf16> x, const std::vector<float>& gamma, Conv2d& conv,
+                        bool accumulate, MapView<bf16> y) {
     return strips_.Run(
         conv,
-        [&](int64_t begin, MapView<T> rows) {
-          return ChannelNorm<T>(ctx, x.Rows(begin, rows.height), gamma, NormActivation::kSilu, rows);
+        [&](int64_t begin, MapView<bf16> rows) {
+          return ChannelNorm(ctx, x.Rows(begin, rows.height), gamma, NormActivation::kSilu, rows);
         },
         accumulate, y);
   }
 
   // y = x + conv2(silu(norm2(conv1(silu(norm1(x)))))); y may be x if the widths agree. inner: shaped as y.
-  absl::Status Residual(const KernelContext& ctx, VaeResBlock& block, MapView<T> x, MapView<T> inner,
-                        MapView<T> y) {
+  absl::Status Residual(const KernelContext& ctx, VaeResBlock& block, MapView<bf16> x, MapView<bf16> inner,
+                        MapView<bf16> y) {
     LANCET_RETURN_IF_ERROR(NormConv(ctx, x, block.norm1, block.conv1, false, inner));
     if (block.shortcut.has_value()) {
-      LANCET_RETURN_IF_ERROR(block.shortcut->Forward(ConstMapView<T>(x), kNoPadding, false, y));
+      LANCET_RETURN_IF_ERROR(block.shortcut->Forward(x, kNoPadding, false, y));
     } else if (y.data != x.data) {
-      std::memcpy(y.data, x.data, x.elements() * sizeof(T));
+      std::memcpy(y.data, x.data, x.elements() * sizeof(bf16));
     }
     return NormConv(ctx, inner, block.norm2, block.conv2, true, y);
   }
 
   // x += proj(attention(qkv(norm(x)))). inner: shaped as x; qkv: with three times its channels.
-  absl::Status Attend(const KernelContext& ctx, VaeAttention& w, MapView<T> x, MapView<T> inner,
-                      MapView<T> qkv) {
-    LANCET_RETURN_IF_ERROR(ChannelNorm<T>(ctx, x, w.norm, NormActivation::kNone, inner));
-    LANCET_RETURN_IF_ERROR(w.qkv.Forward(ConstMapView<T>(inner), kNoPadding, false, qkv));
-    LANCET_RETURN_IF_ERROR(attention_.Forward(ctx, ConstMapView<T>(qkv), inner));
-    return w.proj.Forward(ConstMapView<T>(inner), kNoPadding, true, x);
+  absl::Status Attend(const KernelContext& ctx, VaeAttention& w, MapView<bf16> x, MapView<bf16> inner,
+                      MapView<bf16> qkv) {
+    LANCET_RETURN_IF_ERROR(ChannelNorm(ctx, x, w.norm, NormActivation::kNone, inner));
+    LANCET_RETURN_IF_ERROR(w.qkv.Forward(inner, kNoPadding, false, qkv));
+    LANCET_RETURN_IF_ERROR(attention_.Forward(ctx, qkv, inner));
+    return w.proj.Forward(inner, kNoPadding, true, x);
   }
 
-  StripConv<T>& strips() { return strips_; }
+  StripConv& strips() { return strips_; }
 
  private:
   SpatialAttention attention_;
-  StripConv<T> strips_;
+  StripConv strips_;
 };
 
 }  // namespace lancet

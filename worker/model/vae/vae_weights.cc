@@ -28,9 +28,7 @@ class Loader {
 
   absl::StatusOr<std::vector<float>> Gamma(const std::string& name, int64_t channels) const {
     LANCET_ASSIGN_OR_RETURN(std::vector<float> gamma, ReadVaeVector(dict_, name, channels));
-    if (ActivationType(ctx_) == DType::kBf16) {
-      for (float& g : gamma) g = RoundToBf16(g);
-    }
+    for (float& g : gamma) g = RoundToBf16(g);
     return gamma;
   }
 

@@ -58,8 +58,8 @@ struct VaeDecoderWeights {
   int64_t middle_channels() const { return conv_in.shape().out_channels; }
 };
 
-// NotFound or InvalidArgument names tensor, file, shape and what was expected. Gammas are rounded to bf16
-// where activations are bf16, as the reference rounds them.
+// NotFound or InvalidArgument names tensor, file, shape and what was expected. Gammas are rounded to bf16,
+// as the reference rounds them.
 absl::StatusOr<VaeDecoderWeights> LoadVaeDecoderWeights(const KernelContext& ctx, const StateDict& dict);
 
 struct VaeEncoderWeights {

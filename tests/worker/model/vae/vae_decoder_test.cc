@@ -30,17 +30,13 @@ double NanoError(const KernelContext& ctx, const StateDict& vae) {
   return RelativeError(*pixels, Floats(*golden, "fp64.decoded_1").data());
 }
 
-TEST(VaeDecoderTest, MatchesGoldenInTheTypeOfTheMachine) {
+// Nearer to fp64 than the reference's bf16 arithmetic: sums of a layer are rounded once.
+TEST(VaeDecoderTest, MatchesGolden) {
   const auto vae = OpenFile(std::string(kNano) + "Wan2.2_VAE.safetensors");
-  const double error = NanoError(*Context(), *vae);
-  RecordProperty("relative_error", std::to_string(error));
-  EXPECT_LT(error, 1.5 * Yardstick(kNano, "vae", "decoded_1", "bf16"));
-}
-
-TEST(VaeDecoderTest, MatchesGoldenInF32) {
-  const auto vae = OpenFile(std::string(kNano) + "Wan2.2_VAE.safetensors");
-  for (const CpuIsa isa : {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    EXPECT_LT(NanoError(*Context(isa), *vae), 20 * Yardstick(kNano, "vae", "decoded_1", "fp32"));
+  for (const CpuIsa isa : {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16}) {
+    const double error = NanoError(*Context(isa), *vae);
+    RecordProperty(absl::StrCat("relative_error_", CpuIsaName(isa)), std::to_string(error));
+    EXPECT_LT(error, 1.5 * Yardstick(kNano, "vae", "decoded_1", "bf16")) << CpuIsaName(isa);
   }
 }
 
@@ -96,15 +92,17 @@ TEST(VaeDecoderTest, MatchesConformanceVectors) {
   const auto pixels = (*decoder)->Decode(*ctx, {z.data(), 6, 4}, 2, 3);
   ASSERT_TRUE(pixels.ok()) << pixels.status();
   const auto at = [&](int c, int row, int col) { return (*pixels)[(c * 32 + row) * 48 + col]; };
+  // The vectors are of f32; bf16 weights and maps move single values by up to 0.006, their mean by 0.0002.
+  constexpr double kBf16Error = 0.012;
   const float corner[] = {-0.29181f, 0.20012f, -0.09261f};
   const float inside[] = {-0.45700f, 1.11882f, 0.73111f};
   for (int c = 0; c < 3; ++c) {
-    EXPECT_NEAR(at(c, 0, 0), corner[c], 2e-5);
-    EXPECT_NEAR(at(c, 17, 30), inside[c], 2e-5);
+    EXPECT_NEAR(at(c, 0, 0), corner[c], kBf16Error);
+    EXPECT_NEAR(at(c, 17, 30), inside[c], kBf16Error);
   }
   double sum = 0;
   for (const float p : *pixels) sum += std::abs(p);
-  EXPECT_NEAR(sum / static_cast<double>(pixels->size()), 0.360481, 1e-5);
+  EXPECT_NEAR(sum / static_cast<double>(pixels->size()), 0.360481, 6e-4);
 }
 
 TEST(VaeDecoderTest, ImageOnlyFileGivesTheSamePicture) {
@@ -150,8 +148,8 @@ RgbImage ReadPng(const std::string& path) {
   return image;
 }
 
-// Final latents of the demo's traced picture against that picture. In f32 it may differ where rounding was
-// close; bf16 activations move a pixel by about a level.
+// Final latents of the demo's traced picture against that picture, which was decoded in f64: bf16 activations move
+// a pixel by about a level.
 TEST(VaeDecoderTest, DrawsTheDemoPicture) {
   const auto vae = OpenFile(std::string(kDemo) + "Wan2.2_VAE.safetensors");
   const auto golden = OpenFile(std::string(kDemo) + "golden/t2i_256x256.safetensors");
@@ -175,13 +173,8 @@ TEST(VaeDecoderTest, DrawsTheDemoPicture) {
     }
     const double mean = sum / static_cast<double>(expected.pixels.size());
     RecordProperty(absl::StrCat("mean_levels_", CpuIsaName(ctx->isa())), std::to_string(mean));
-    if (ActivationType(*ctx) == DType::kF32) {
-      EXPECT_LE(worst, 1);
-      EXPECT_LT(mean, 0.002);
-    } else {
-      EXPECT_LT(mean, 0.8);
-      EXPECT_LE(worst, 24);  // at edges
-    }
+    EXPECT_LT(mean, 0.8);
+    EXPECT_LE(worst, 24);  // at edges
   }
 }
 

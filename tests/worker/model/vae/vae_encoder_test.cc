@@ -45,8 +45,8 @@ std::vector<float> Transposed(const std::vector<float>& values, size_t channels)
   return out;
 }
 
-// Relative errors of moments and latents are below `factor` times the golden's column `variant`.
-void ExpectNano(const KernelContext& ctx, const char* variant, double factor) {
+// Relative errors of moments and latents are no more than half above those of the reference's bf16 arithmetic.
+void ExpectNano(const KernelContext& ctx) {
   const auto vae = OpenFile(std::string(kNano) + "Wan2.2_VAE.safetensors");
   const auto golden = OpenFile(std::string(kNano) + "golden/vae.safetensors");
   auto encoder = VaeEncoder::Load(ctx, *vae, {.max_latents = kLatents});
@@ -60,7 +60,7 @@ void ExpectNano(const KernelContext& ctx, const char* variant, double factor) {
     std::vector<float> expected = Floats(*golden, absl::StrCat("fp64.", quantity));
     if (planes) expected = Transposed(expected, kLatentChannels);
     ASSERT_EQ(got.size(), expected.size());
-    EXPECT_LT(RelativeError(got, expected.data()), factor * Yardstick(kNano, "vae", quantity, variant))
+    EXPECT_LT(RelativeError(got, expected.data()), 1.5 * Yardstick(kNano, "vae", quantity, "bf16"))
         << quantity;
   };
   expect(moments->mean, "mu_1", true);
@@ -68,11 +68,10 @@ void ExpectNano(const KernelContext& ctx, const char* variant, double factor) {
   expect(*latents, "encoded_1", false);
 }
 
-TEST(VaeEncoderTest, MatchesGoldenInTheTypeOfTheMachine) { ExpectNano(*Context(), "bf16", 1.5); }
-
-TEST(VaeEncoderTest, MatchesGoldenInF32) {
-  for (const CpuIsa isa : {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    ExpectNano(*Context(isa), "fp32", 20);
+TEST(VaeEncoderTest, MatchesGolden) {
+  for (const CpuIsa isa : {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16}) {
+    SCOPED_TRACE(CpuIsaName(isa));
+    ExpectNano(*Context(isa));
   }
 }
 
@@ -124,10 +123,11 @@ TEST(VaeEncoderTest, MatchesConformanceVectors) {
   const float mean[] = {0.02585f, -0.09939f, 0.13941f, 0.23123f};           // of latent (0, 0)
   const float log_variance[] = {-0.04393f, 0.41353f, -0.14408f, 0.53336f};  // of latent (1, 2)
   for (int c = 0; c < 4; ++c) {
-    EXPECT_NEAR(moments->mean[c], mean[c], 2e-5);
-    EXPECT_NEAR(moments->log_variance[5 * 4 + c], log_variance[c], 2e-5);
+    // The vectors are of f32; bf16 weights and maps move them by up to 0.003.
+    EXPECT_NEAR(moments->mean[c], mean[c], 0.006);
+    EXPECT_NEAR(moments->log_variance[5 * 4 + c], log_variance[c], 0.006);
   }
-  // Without statistics latents are the means.
+  // Without statistics latents are the means, which are bf16 already.
   const auto latents = (*encoder)->Encode(*ctx, x, 32, 48);
   ASSERT_TRUE(latents.ok());
   EXPECT_EQ(*latents, moments->mean);
