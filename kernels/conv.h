@@ -1,8 +1,8 @@
 // 2-D convolution over one [height, width, channels] map, through oneDNN.
 //
-// Maps are bf16 on every machine, sums f32, rounded once. Products are of bf16 where the machine multiplies it
-// natively; elsewhere, as oneDNN's bf16 fallback is a scalar loop, rows are widened to f32 a few megabytes at a
-// time, so both add the same products. Nothing is ever unfolded (no im2col).
+// Maps are bf16 on every machine, sums f32, rounded once. Products are of bf16 where the machine multiplies
+// it natively; elsewhere, as oneDNN's bf16 fallback is a scalar loop, rows are widened to f32 a few megabytes
+// at a time, so both add the same products. Nothing is ever unfolded (no im2col).
 #pragma once
 
 #include <cstdint>

@@ -24,8 +24,8 @@ class SpatialAttention {
   SpatialAttention& operator=(SpatialAttention&&) noexcept;
   ~SpatialAttention();
 
-  // out = softmax(q k^T / sqrt(channels)) v, scores and softmax in f32; probabilities are rounded to bf16 where
-  // products are of bf16 (kernels/conv.h). Elsewhere qkv is widened in the context's SharedScratch.
+  // out = softmax(q k^T / sqrt(channels)) v, scores and softmax in f32; probabilities are rounded to bf16
+  // where products are of bf16 (kernels/conv.h). Elsewhere qkv is widened in the context's SharedScratch.
   //   qkv: [h, w, 3 * channels], q first, then k, then v   out: [h, w, channels], no overlap
   // InvalidArgument if shapes disagree; ResourceExhausted if memory is out.
   absl::Status Forward(const KernelContext& ctx, ConstMapView<bf16> qkv, MapView<bf16> out);

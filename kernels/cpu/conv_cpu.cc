@@ -2,8 +2,9 @@
 // for; the layout hardly ever depends on the size (a narrower output block for very small maps), and when it
 // does the weights are repacked in place of the old ones, so memory stays at one copy.
 //
-// Where products are of f32, weights are kept in bf16 all the same and widened for each call, and the map is worked on in
-// runs of rows: their input is widened, the sums are rounded into the result, and only so much lies there in f32.
+// Where products are of f32, weights are kept in bf16 all the same and widened for each call, and the map is
+// worked on in runs of rows: their input is widened, the sums are rounded into the result, and only so much
+// lies there in f32.
 //
 // Threads are the context's: each computes a run of output rows by a primitive of its own, and oneDNN starts
 // none (KernelContext sees to that). An output pixel is the same sum however rows are shared out.
@@ -34,8 +35,8 @@ constexpr size_t kMaxPrimitives = 32;
 // Multiply-adds that make a part worth handing to a thread: some 10 us.
 constexpr int64_t kMinPartMacs = 200'000;
 
-// How much of a convolution's input and output is in f32 at a time, where products are of f32: enough that weights are
-// seldom read again (38 MB for 1024 channels), and little beside the maps of a large picture.
+// How much of a convolution's input and output is in f32 at a time, where products are of f32: enough that
+// weights are seldom read again (38 MB for 1024 channels), and little beside the maps of a large picture.
 constexpr int64_t kWidenedBytes = 24 << 20;
 
 // Elements that make a share of an element-wise pass worth handing to a thread.
@@ -151,7 +152,8 @@ struct Conv2d::Impl {
       Take(weights, wanted);
     } else {
       memory old(layout, engine);
-      VaeRowsFor(ctx->isa()).widen(packed.data(), Elements(layout), static_cast<float*>(old.get_data_handle()));
+      VaeRowsFor(ctx->isa())
+          .widen(packed.data(), Elements(layout), static_cast<float*>(old.get_data_handle()));
       Take(old, wanted);
     }
     compiled.clear();  // they read the old layout
@@ -168,12 +170,15 @@ struct Conv2d::Impl {
       return;
     }
     packed.resize(Elements(layout));
-    VaeRowsFor(ctx->isa()).round(static_cast<const float*>(reordered.get_data_handle()), Elements(layout), false,
-                                 packed.data());
+    VaeRowsFor(ctx->isa())
+        .round(static_cast<const float*>(reordered.get_data_handle()), Elements(layout), false,
+               packed.data());
     is_widened = false;
   }
 
-  static int64_t Elements(const memory::desc& f32) { return static_cast<int64_t>(f32.get_size() / sizeof(float)); }
+  static int64_t Elements(const memory::desc& f32) {
+    return static_cast<int64_t>(f32.get_size() / sizeof(float));
+  }
 
   // Elements that the weights may take in any layout: oneDNN pads channels to blocks of at most 64.
   int64_t MaxElements() const {
@@ -257,8 +262,8 @@ struct Conv2d::Impl {
     std::vector<absl::Status> statuses(parts.size());
     ctx->pool().ParallelFor(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        statuses[i] =
-            CallOneDnn([&] { return Describe(parts[i].key); }, [&] { Run(parts[i], primitives[i], w, x, y); });
+        statuses[i] = CallOneDnn([&] { return Describe(parts[i].key); },
+                                 [&] { Run(parts[i], primitives[i], w, x, y); });
       }
     });
     for (absl::Status& status : statuses) LANCET_RETURN_IF_ERROR(status);
@@ -338,21 +343,21 @@ absl::StatusOr<Conv2d> Conv2d::Create(const KernelContext& ctx, const ConvShape&
   std::transform(weight.begin(), weight.end(), rounded.begin(), RoundToBf16);
   const int64_t pad = shape.kernel / 2;
   const Key typical{kTypicalSide, kTypicalSide, {pad, pad, pad, pad}, false};
-  LANCET_RETURN_IF_ERROR(CallOneDnn(
-      [&] { return impl->Describe(typical); },
-      [&] {
-        impl->engine = dnnl::engine(dnnl::engine::kind::cpu, 0);
-        impl->stream = dnnl::stream(impl->engine);
-        const auto f32 = memory::data_type::f32;
-        impl->bias = memory({{shape.out_channels}, f32, memory::format_tag::x}, impl->engine);
-        float* bias_out = static_cast<float*>(impl->bias.get_data_handle());
-        std::transform(bias.begin(), bias.end(), bias_out, RoundToBf16);
-        memory plain({{shape.out_channels, shape.in_channels, shape.kernel, shape.kernel},
-                      f32,
-                      memory::format_tag::oihw},
-                     impl->engine, rounded.data());
-        impl->Take(plain, impl->PrimitiveDesc(typical).weights_desc());
-      }));
+  LANCET_RETURN_IF_ERROR(
+      CallOneDnn([&] { return impl->Describe(typical); },
+                 [&] {
+                   impl->engine = dnnl::engine(dnnl::engine::kind::cpu, 0);
+                   impl->stream = dnnl::stream(impl->engine);
+                   const auto f32 = memory::data_type::f32;
+                   impl->bias = memory({{shape.out_channels}, f32, memory::format_tag::x}, impl->engine);
+                   float* bias_out = static_cast<float*>(impl->bias.get_data_handle());
+                   std::transform(bias.begin(), bias.end(), bias_out, RoundToBf16);
+                   memory plain({{shape.out_channels, shape.in_channels, shape.kernel, shape.kernel},
+                                 f32,
+                                 memory::format_tag::oihw},
+                                impl->engine, rounded.data());
+                   impl->Take(plain, impl->PrimitiveDesc(typical).weights_desc());
+                 }));
   return Conv2d(std::move(impl));
 }
 

@@ -43,7 +43,8 @@ absl::Status ChannelNorm(const KernelContext& ctx, ConstMapView<bf16> x, absl::S
   return absl::OkStatus();
 }
 
-absl::Status UpsampleRows(const KernelContext& ctx, ConstMapView<bf16> x, int64_t row_begin, MapView<bf16> y) {
+absl::Status UpsampleRows(const KernelContext& ctx, ConstMapView<bf16> x, int64_t row_begin,
+                          MapView<bf16> y) {
   if (y.channels != x.channels || y.width != 2 * x.width || row_begin < 0 ||
       row_begin + y.height > 2 * x.height) {
     return ShapeError(absl::StrCat("UpsampleRows from row ", row_begin), x, y);

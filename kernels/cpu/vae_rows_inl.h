@@ -118,7 +118,9 @@ void SoftmaxRow(float* scores, int64_t count, float scale, T* probabilities) {
   for (i = 0; i < count; ++i) Store(scores[i] * inverse, probabilities + i);
 }
 
-void SoftmaxRowInPlace(float* scores, int64_t count, float scale) { SoftmaxRow(scores, count, scale, scores); }
+void SoftmaxRowInPlace(float* scores, int64_t count, float scale) {
+  SoftmaxRow(scores, count, scale, scores);
+}
 
 }  // namespace
 

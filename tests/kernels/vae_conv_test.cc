@@ -129,8 +129,7 @@ TEST(Conv2dTest, ServesManySizesInTurn) {
       const TestMap x = RandomMap(size, 3, 64, 10);
       TestMap y(size, 3, 1024);
       ASSERT_TRUE(conv->Forward(x.const_view(), {}, false, y.view()).ok());
-      EXPECT_LT(WorstError(y.values, ConvRef(ToRef(x), shape, weight, bias, {}).values, 1.0),
-                kRounding);
+      EXPECT_LT(WorstError(y.values, ConvRef(ToRef(x), shape, weight, bias, {}).values, 1.0), kRounding);
     }
   }
 }

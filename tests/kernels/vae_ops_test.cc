@@ -58,8 +58,7 @@ TEST(VaeOpsTest, UpsampleRowsGivesAnyRange) {
     EXPECT_EQ(WorstError(y.values, expected, 1.0), 0.0);
   }
   TestMap y(4, 6, 6);
-  EXPECT_EQ(UpsampleRows(*ctx, x.const_view(), 7, y.view()).code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(UpsampleRows(*ctx, x.const_view(), 7, y.view()).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(VaeOpsTest, DupUpAddMatchesReference) {
@@ -81,8 +80,7 @@ TEST(VaeOpsTest, DupUpAddMatchesReference) {
   const auto ctx = TestContext(CpuIsa::kPortable);
   TestMap x(2, 2, 48);
   TestMap y(4, 4, 8);
-  EXPECT_EQ(DupUpAdd(*ctx, x.const_view(), 1, y.view()).code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DupUpAdd(*ctx, x.const_view(), 1, y.view()).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(VaeOpsTest, UnpatchifyPutsColumnsFirst) {
@@ -105,8 +103,7 @@ TEST(VaeOpsTest, AvgDownMatchesReference) {
     const TestMap x = RandomMap(8, 10, c.in, 3);
     TestMap y = RandomMap(4, 5, c.out, 4);
     ASSERT_TRUE(AvgDown(*ctx, x.const_view(), c.frame_factor, y.view()).ok());
-    EXPECT_LT(WorstError(y.values, AvgDownRef(ToRef(x), c.out, c.frame_factor).values, 1e-2),
-              kRounding)
+    EXPECT_LT(WorstError(y.values, AvgDownRef(ToRef(x), c.out, c.frame_factor).values, 1e-2), kRounding)
         << c.in << " -> " << c.out << ", " << c.frame_factor;
     if (c.out == 2 * c.in && c.frame_factor == 2) {
       for (size_t i = 0; i < y.values.size(); i += 2) EXPECT_EQ(ToFloat(y.values[i]), 0.0f);
@@ -114,11 +111,9 @@ TEST(VaeOpsTest, AvgDownMatchesReference) {
   }
   TestMap x(4, 4, 8);
   TestMap odd(2, 2, 24);
-  EXPECT_EQ(AvgDown(*ctx, x.const_view(), 1, odd.view()).code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(AvgDown(*ctx, x.const_view(), 1, odd.view()).code(), absl::StatusCode::kInvalidArgument);
   TestMap small(1, 2, 8);
-  EXPECT_EQ(AvgDown(*ctx, x.const_view(), 1, small.view()).code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(AvgDown(*ctx, x.const_view(), 1, small.view()).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(VaeOpsTest, AddMapAdds) {

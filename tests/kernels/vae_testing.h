@@ -67,8 +67,8 @@ inline double WorstError(const std::vector<bf16>& actual, const std::vector<doub
   return worst;
 }
 
-// One rounding to bf16, with a little for f32 sums before it: half a unit in the last of 8 bits is 2^-9 of the
-// value.
+// One rounding to bf16, with a little for f32 sums before it: half a unit in the last of 8 bits is 2^-9 of
+// the value.
 constexpr double kRounding = 0.004;
 
 }  // namespace lancet

@@ -22,8 +22,8 @@ namespace {
 
 constexpr char kNano[] = LANCET_TEST_DATA "/nano/";
 constexpr int64_t kMaxLatents = 64;
-// Contents differ, so errors do, and the host rounds its maps to bf16 as well: three times the golden's. Real mistakes
-// cost tens.
+// Contents differ, so errors do, and the host rounds its maps to bf16 as well: three times the golden's. Real
+// mistakes cost tens.
 constexpr double kFactor = 3.0;
 
 double RelativeErrorOf(const std::vector<float>& got, const std::vector<float>& expected) {

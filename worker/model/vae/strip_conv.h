@@ -19,8 +19,8 @@ namespace lancet {
 // One caller at a time.
 class StripConv {
  public:
-  // Enough rows that a strip's products outweigh reading the weights again (19 MB for 1024 channels, or twice that: kernels/conv.h), few
-  // enough to stay in the outer caches.
+  // Enough rows that a strip's products outweigh reading the weights again (19 MB for 1024 channels, or twice
+  // that: kernels/conv.h), few enough to stay in the outer caches.
   static constexpr int64_t kStripBytes = 4 << 20;
 
   // Writes rows [row_begin, row_begin + rows.height) of the convolution's input.
@@ -57,8 +57,7 @@ class StripConv {
         LANCET_RETURN_IF_ERROR(fill(begin - 1 + ready, strip.Rows(ready, fresh)));
       }
       if (last) std::fill_n(strip.row(count + 1), row, bf16{});
-      LANCET_RETURN_IF_ERROR(
-          conv.Forward(strip, ConvPadding{0, 1, 0, 1}, accumulate, y.Rows(begin, count)));
+      LANCET_RETURN_IF_ERROR(conv.Forward(strip, ConvPadding{0, 1, 0, 1}, accumulate, y.Rows(begin, count)));
       previous = count;
     }
     return absl::OkStatus();

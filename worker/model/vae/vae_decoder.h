@@ -29,8 +29,8 @@ struct VaeDecoderOptions {
   bool clamp = true;  // false: pixels as the last convolution gives them, for conformance tests
 };
 
-// One caller at a time, on the engine's thread. Memory: weights, and about 256 activations per pixel of the
-// largest picture (2 bytes each, 4 where the machine has no bf16); pages are touched when first needed.
+// One caller at a time, on the engine's thread. Memory: weights, and about 256 activations of 2 bytes per
+// pixel of the largest picture; pages are touched when first needed.
 class VaeDecoder {
  public:
   virtual ~VaeDecoder() = default;

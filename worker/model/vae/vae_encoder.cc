@@ -86,10 +86,11 @@ class Encoder final : public VaeEncoder {
   MapView<bf16> Map(int buffer, int64_t height, int64_t width, int64_t channels) const {
     return buffers_[buffer].Map(height, width, channels);
   }
-  MapView<bf16> Inner(MapView<bf16> x, int64_t channels) const { return Map(kInner, x.height, x.width, channels); }
+  MapView<bf16> Inner(MapView<bf16> x, int64_t channels) const {
+    return Map(kInner, x.height, x.width, channels);
+  }
 
-  absl::Status Check(absl::Span<const float> pixels, int64_t height,
-                     int64_t width) const {
+  absl::Status Check(absl::Span<const float> pixels, int64_t height, int64_t width) const {
     if (height < 1 || width < 1 || height % kPixelsPerLatent != 0 || width % kPixelsPerLatent != 0) {
       return absl::InvalidArgumentError(absl::StrCat("VAE encode: height ", height, ", width ", width,
                                                      "; expected multiples of ", kPixelsPerLatent));

@@ -32,10 +32,9 @@ struct VaeMoments {
   std::vector<float> log_variance;
 };
 
-// One caller at a time, on the engine's thread. Memory: weights, and about 95 activations per pixel of the
-// largest picture (2 bytes each, 4 where the machine has no bf16): 112 or 224 MB at 768 x 768, 199 or 398 MB
-// at 1024 x 1024; pages are touched when first needed. A call adds 12 bytes per pixel when it gets an
-// RgbImage.
+// One caller at a time, on the engine's thread. Memory: weights, and about 95 activations of 2 bytes per
+// pixel of the largest picture: 112 MB at 768 x 768, 199 MB at 1024 x 1024; pages are touched when first
+// needed. A call adds 12 bytes per pixel when it gets an RgbImage.
 class VaeEncoder {
  public:
   virtual ~VaeEncoder() = default;
@@ -54,7 +53,7 @@ class VaeEncoder {
                                              int64_t height, int64_t width) = 0;
 
   // Normalised latents [height / 16 * width / 16, channels], row by row: (mu - mean) * inv_std, rounded to
-  // bf16 after each step where activations are bf16, plus noise * exp(log_variance / 2) in f32 (the noise is
+  // bf16 after each step, plus noise * exp(log_variance / 2) in f32 (the noise is
   // not scaled by inv_std: so does the reference).
   //   noise: one standard normal number per value of the result; empty for the posterior's mean
   // Errors as Moments, and InvalidArgument for noise of another size.

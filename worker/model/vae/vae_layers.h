@@ -57,8 +57,8 @@ class VaeLayers {
   explicit VaeLayers(SpatialAttention attention) : attention_(std::move(attention)) {}
 
   // y = conv(silu(norm(x))), or y += with `accumulate`.
-  absl::Status NormConv(const KernelContext& ctx, MapView<bf16> x, const std::vector<float>& gamma, Conv2d& conv,
-                        bool accumulate, MapView<bf16> y) {
+  absl::Status NormConv(const KernelContext& ctx, MapView<bf16> x, const std::vector<float>& gamma,
+                        Conv2d& conv, bool accumulate, MapView<bf16> y) {
     return strips_.Run(
         conv,
         [&](int64_t begin, MapView<bf16> rows) {

@@ -49,8 +49,8 @@ TEST(StripConvTest, EqualsTheConvolutionOfTheWholeMap) {
       const double off = std::abs(double{ToFloat(actual[i])} - ToFloat(expected[i]));
       worst = std::max(worst, off / (24 + std::abs(ToFloat(expected[i]))));
     }
-    // The order within a sum of 576 products of size 1 may depend on the height, and with it the rounding: 24 is what
-    // such a sum is by itself.
+    // The order within a sum of 576 products of size 1 may depend on the height, and with it the rounding: 24
+    // is what such a sum is by itself.
     EXPECT_LT(worst, 0.008) << height;
   }
 }

@@ -148,8 +148,8 @@ RgbImage ReadPng(const std::string& path) {
   return image;
 }
 
-// Final latents of the demo's traced picture against that picture, which was decoded in f64: bf16 activations move
-// a pixel by about a level.
+// Final latents of the demo's traced picture against that picture, which was decoded in f64: bf16 activations
+// move a pixel by about a level.
 TEST(VaeDecoderTest, DrawsTheDemoPicture) {
   const auto vae = OpenFile(std::string(kDemo) + "Wan2.2_VAE.safetensors");
   const auto golden = OpenFile(std::string(kDemo) + "golden/t2i_256x256.safetensors");

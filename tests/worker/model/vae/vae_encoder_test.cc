@@ -45,7 +45,8 @@ std::vector<float> Transposed(const std::vector<float>& values, size_t channels)
   return out;
 }
 
-// Relative errors of moments and latents are no more than half above those of the reference's bf16 arithmetic.
+// Relative errors of moments and latents are no more than half above those of the reference's bf16
+// arithmetic.
 void ExpectNano(const KernelContext& ctx) {
   const auto vae = OpenFile(std::string(kNano) + "Wan2.2_VAE.safetensors");
   const auto golden = OpenFile(std::string(kNano) + "golden/vae.safetensors");
