@@ -113,8 +113,6 @@ struct Conv2d::Impl {
   memory::desc layout;       // of the weights, in `type`
   memory weights;            // where products are of bf16
   std::vector<bf16> packed;  // elsewhere: the weights in the order of `layout`
-  memory wide;               // and during a call: their f32
-  bool is_widened = false;
   memory bias;
   std::vector<Compiled> compiled;  // least recently used first
 
@@ -173,7 +171,6 @@ struct Conv2d::Impl {
     VaeRowsFor(ctx->isa())
         .round(static_cast<const float*>(reordered.get_data_handle()), Elements(layout), false,
                packed.data());
-    is_widened = false;
   }
 
   static int64_t Elements(const memory::desc& f32) {
@@ -186,21 +183,26 @@ struct Conv2d::Impl {
     return padded(shape.out_channels) * padded(shape.in_channels) * shape.kernel * shape.kernel;
   }
 
-  // The weights as the primitives read them; `scratch`: where products are of f32, memory for MaxElements().
-  absl::StatusOr<memory> Weights(float* scratch) {
+  // The weights in f32 for the length of a call.
+  struct WidenedWeights {
+    float* data = nullptr;  // MaxElements()
+    memory::desc layout;    // in which they lie there; of nothing at first
+  };
+
+  // The weights as the primitives read them. widened: where products are of f32.
+  absl::StatusOr<memory> Weights(WidenedWeights* widened) {
     if (type == DType::kBf16) return weights;
-    if (!is_widened) {
+    if (widened->layout != layout) {
       if (Elements(layout) > MaxElements()) {
         return absl::InternalError(absl::StrCat("Conv2d: weights packed to ", layout.get_size(), " bytes"));
       }
       const VaeRows rows = VaeRowsFor(ctx->isa());
       ctx->pool().ParallelFor(Elements(layout), kMinElements, [&](int64_t begin, int64_t end, int) {
-        rows.widen(packed.data() + begin, end - begin, scratch + begin);
+        rows.widen(packed.data() + begin, end - begin, widened->data + begin);
       });
-      wide = memory(layout, engine, scratch);
-      is_widened = true;
+      widened->layout = layout;
     }
-    return wide;
+    return memory(layout, engine, widened->data);
   }
 
   const Compiled* Recall(const Key& key) {
@@ -246,9 +248,9 @@ struct Conv2d::Impl {
     mine.wait();
   }
 
-  // Shares the rows of y out over the threads. weights_scratch: as of Weights.
+  // Shares the rows of y out over the threads. widened: as of Weights.
   template <typename T>
-  absl::Status Multiply(const Key& key, ConstMapView<T> x, MapView<T> y, float* weights_scratch) {
+  absl::Status Multiply(const Key& key, ConstMapView<T> x, MapView<T> y, WidenedWeights* widened) {
     std::vector<Part> parts = Cut(key, shape, ctx->pool().num_threads());
     std::vector<Compiled> primitives;
     LANCET_RETURN_IF_ERROR(CallOneDnn([&] { return Describe(key); },
@@ -258,7 +260,7 @@ struct Conv2d::Impl {
                                         parts = Cut(key, shape, 1);
                                         primitives = Find(parts);
                                       }));
-    LANCET_ASSIGN_OR_RETURN(const memory w, Weights(weights_scratch));
+    LANCET_ASSIGN_OR_RETURN(const memory w, Weights(widened));
     std::vector<absl::Status> statuses(parts.size());
     ctx->pool().ParallelFor(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
@@ -281,18 +283,18 @@ struct Conv2d::Impl {
     }
     LANCET_ASSIGN_OR_RETURN(const absl::Span<std::byte> scratch,
                             ctx->SharedScratch((MaxElements() + most) * sizeof(float)));
-    float* const weights_scratch = reinterpret_cast<float*>(scratch.data());
-    is_widened = false;
+    WidenedWeights widened_weights{reinterpret_cast<float*>(scratch.data()), {}};
     const VaeRows rows = VaeRowsFor(ctx->isa());
     for (const Part& run : runs) {
       const ConstMapView<bf16> from = x.Rows(run.in_begin, run.key.height);
       const MapView<bf16> to = y.Rows(run.out_begin, run.out_end - run.out_begin);
-      const MapView<float> widened(weights_scratch + MaxElements(), from.height, from.width, from.channels);
+      const MapView<float> widened(widened_weights.data + MaxElements(), from.height, from.width,
+                                   from.channels);
       const MapView<float> sums(widened.data + widened.elements(), to.height, to.width, to.channels);
       ctx->pool().ParallelFor(from.elements(), kMinElements, [&](int64_t begin, int64_t end, int) {
         rows.widen(from.data + begin, end - begin, widened.data + begin);
       });
-      LANCET_RETURN_IF_ERROR(Multiply<float>(run.key, widened, sums, weights_scratch));
+      LANCET_RETURN_IF_ERROR(Multiply<float>(run.key, widened, sums, &widened_weights));
       ctx->pool().ParallelFor(to.elements(), kMinElements, [&](int64_t begin, int64_t end, int) {
         rows.round(sums.data + begin, end - begin, accumulate, to.data + begin);
       });
@@ -339,8 +341,6 @@ absl::StatusOr<Conv2d> Conv2d::Create(const KernelContext& ctx, const ConvShape&
   impl->ctx = &ctx;
   impl->shape = shape;
   impl->type = ProductType(ctx);
-  std::vector<float> rounded(weight.size());
-  std::transform(weight.begin(), weight.end(), rounded.begin(), RoundToBf16);
   const int64_t pad = shape.kernel / 2;
   const Key typical{kTypicalSide, kTypicalSide, {pad, pad, pad, pad}, false};
   LANCET_RETURN_IF_ERROR(
@@ -355,7 +355,7 @@ absl::StatusOr<Conv2d> Conv2d::Create(const KernelContext& ctx, const ConvShape&
                    memory plain({{shape.out_channels, shape.in_channels, shape.kernel, shape.kernel},
                                  f32,
                                  memory::format_tag::oihw},
-                                impl->engine, rounded.data());
+                                impl->engine, const_cast<float*>(weight.data()));
                    impl->Take(plain, impl->PrimitiveDesc(typical).weights_desc());
                  }));
   return Conv2d(std::move(impl));
