@@ -14,8 +14,8 @@
 #include "bench/trunk_case.h"
 #include "common/rgb_image.h"
 #include "common/status_macros.h"
-#include "kernels/bf16_gemm.h"
 #include "worker/collective/local_collective.h"
+#include "worker/model/head_linear.h"
 #include "worker/model/vae/vae_decoder.h"
 #include "worker/model/vae/vae_encoder.h"
 #include "worker/model/vision/vision_encoder.h"
@@ -37,6 +37,10 @@ class Bench {
  public:
   Bench(const CpuModelBenchOptions& options, const KernelContext& ctx, MachineLimits limits)
       : options_(options), ctx_(ctx), limits_(limits) {}
+
+  LinearPolicy Policy() const {
+    return LinearPolicy::Uniform(options_.mode, options_.head, options_.e4m3_scales);
+  }
 
   absl::Status Step(int side) {
     const int64_t latents = Latents(side);
@@ -81,16 +85,17 @@ class Bench {
     pass.Finish();
     LANCET_ASSIGN_OR_RETURN(const double layers, Least([&] { return trunk_->Run(pass, *collective_); }));
     const int64_t vocab = head_->rows();
-    std::vector<bf16> x(static_cast<size_t>(batch * head_->cols()), ToBf16(0.5f));
+    const int64_t hidden = ReleaseConfig().hidden_size;
+    std::vector<bf16> x(static_cast<size_t>(batch * hidden), ToBf16(0.5f));
     std::vector<bf16> logits(static_cast<size_t>(batch * vocab));
     LANCET_ASSIGN_OR_RETURN(const double head, Least([&] {
-                              return Bf16Gemm(ctx_, ConstMatrixView<bf16>(x.data(), batch, head_->cols()),
-                                              *head_, {}, MatrixView<bf16>(logits.data(), batch, vocab));
+                              return head_->Run(ctx_, ConstMatrixView<bf16>(x.data(), batch, hidden),
+                                                MatrixView<bf16>(logits.data(), batch, vocab));
                             }));
     const double token = layers * kReleaseLayers / options_.layers + head;
     const double cache_bytes = 2.0 * 2 * 256 * static_cast<double>(kAnswerPast * batch);
-    const double bytes = kReleaseLayers * (TrunkCase::ExpertBytes() + cache_bytes) +
-                         2.0 * static_cast<double>(vocab * head_->cols());
+    const double bytes = kReleaseLayers * (TrunkCase::ExpertBytes(options_.e4m3_scales) + cache_bytes) +
+                         (options_.head == HeadForm::kBf16 ? 2.0 : 1.0) * static_cast<double>(vocab * hidden);
     std::cout << absl::StrFormat(
         "%-44s %8.1f ms a token (head %.1f), %6.2f tokens/s, %5.1f GB/s, %3.0f %% of reading\n",
         absl::StrFormat("answers, %d at once, %d tokens before", batch, kAnswerPast), token * 1e3, head * 1e3,
@@ -199,7 +204,7 @@ class Bench {
   absl::Status NeedTrunk(int64_t rows) {
     if (trunk_ != nullptr && trunk_->transformer().max_rows() >= rows) return absl::OkStatus();
     trunk_.reset();
-    LANCET_ASSIGN_OR_RETURN(trunk_, TrunkCase::Create(ctx_, options_.layers, rows, 0, 1));
+    LANCET_ASSIGN_OR_RETURN(trunk_, TrunkCase::Create(ctx_, options_.layers, rows, 0, 1, Policy()));
     LANCET_ASSIGN_OR_RETURN(collective_, SingleRankCollective::Create(
                                              static_cast<size_t>(trunk_->transformer().reduce_capacity())));
     return absl::OkStatus();
@@ -209,9 +214,10 @@ class Bench {
     if (head_ != nullptr) return absl::OkStatus();
     const ModelConfig config = ReleaseConfig();
     std::vector<bf16> rows(static_cast<size_t>(config.vocab_size * config.hidden_size), ToBf16(0.01f));
-    LANCET_ASSIGN_OR_RETURN(Bf16Weights packed,
-                            Bf16Weights::Pack(ctx_, {rows.data(), config.vocab_size, config.hidden_size}));
-    head_ = std::make_unique<Bf16Weights>(std::move(packed));
+    LANCET_ASSIGN_OR_RETURN(
+        HeadLinear packed,
+        HeadLinear::Create(ctx_, {rows.data(), config.vocab_size, config.hidden_size}, options_.head));
+    head_ = std::make_unique<HeadLinear>(std::move(packed));
     return absl::OkStatus();
   }
 
@@ -241,7 +247,7 @@ class Bench {
   const MachineLimits limits_;
   std::unique_ptr<TrunkCase> trunk_;
   std::unique_ptr<SingleRankCollective> collective_;
-  std::unique_ptr<Bf16Weights> head_;
+  std::unique_ptr<HeadLinear> head_;
 };
 
 absl::StatusOr<std::vector<int>> Sides(const CpuModelBenchOptions& options) {
@@ -267,13 +273,14 @@ absl::Status BenchCpuModel(const CpuModelBenchOptions& options) {
   cpu.threads = options.threads;
   LANCET_ASSIGN_OR_RETURN(const auto ctx, KernelContext::CreateCpu(cpu));
   ctx->BindCallingThread();
-  const MachineLimits limits = MeasureLimits(ctx->isa(), options.threads);
-  std::cout << absl::StrFormat(
-      "release's sizes, random weights, %s, %d of 36 layers; this machine now: %.0f GFLOP/s of "
-      "multiply-adds, "
-      "%.1f GB/s of reading\n",
-      ctx->description(), options.layers, limits.flops * 1e-9, limits.read_bytes * 1e-9);
+  const MachineLimits limits = MeasureLimits(*ctx, options.threads);
   Bench bench(options, *ctx, limits);
+  std::cout << absl::StrFormat(
+      "release's sizes, random weights, %s, %s, %d of 36 layers, %d thread(s); this machine now: %.0f "
+      "GFLOP/s "
+      "of multiply-adds, %.0f G/s of whole int8 blocks, %.1f GB/s of reading\n",
+      ctx->description(), bench.Policy().Numerics(), options.layers, options.threads, limits.flops * 1e-9,
+      limits.int8_blocks * 1e-9, limits.read_bytes * 1e-9);
   for (const std::string& part : options.parts) {
     if (part == "step") {
       for (const int side : sides) LANCET_RETURN_IF_ERROR(bench.Step(side));

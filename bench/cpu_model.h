@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "bench/limits.h"
+#include "worker/loader/linear_policy.h"
 
 namespace lancet {
 
@@ -18,6 +19,10 @@ struct CpuModelBenchOptions {
   std::vector<std::string> sides;  // of square pictures, in pixels
   // Of "step", "prefill", "decode", "vae" and "vit".
   std::vector<std::string> parts;
+  // Of the trunk's Linears: kW4A16 or kW4A8Int8; and of the output head.
+  LinearMode mode = LinearMode::kW4A16;
+  HeadForm head = HeadForm::kBf16;
+  bool e4m3_scales = false;  // kW4A8Int8
 };
 
 // Prints a line for each measurement: its time, its arithmetic and bytes, and what share they are of the

@@ -33,8 +33,9 @@
 ABSL_FLAG(
     std::string, device, "cpu",
     "cpu, or cuda: the whole release-sized model with random weights on a CUDA device, without a checkpoint");
-ABSL_FLAG(std::string, mode, "w4a16",
-          "how Linears are multiplied, on a CUDA device or with --model_dir: w4a16 or w4a8");
+ABSL_FLAG(std::string, mode, "w4a16", "how Linears are multiplied: w4a16 or w4a8");
+ABSL_FLAG(std::string, head, "bf16", "of parts: the output head as bf16 or int8");
+ABSL_FLAG(std::string, block_scales, "bf16", "of parts in w4a8_int8: scales of blocks as bf16 or e4m3");
 ABSL_FLAG(int, threads, 1, "compute threads");
 ABSL_FLAG(int, steps, 30, "denoise steps of the picture on --model_dir; 0: none, load only");
 ABSL_FLAG(int, repetitions, 3, "runs to take the median (of pictures) or the least (of parts) of");
@@ -204,6 +205,12 @@ absl::Status BenchCpu() {
   options.sides = absl::GetFlag(FLAGS_sides);
   options.parts = absl::GetFlag(FLAGS_parts);
   LANCET_ASSIGN_OR_RETURN(options.clock, ParseBenchClock(absl::GetFlag(FLAGS_clock)));
+  LANCET_ASSIGN_OR_RETURN(options.mode, ParseLinearMode(absl::GetFlag(FLAGS_mode), /*on_cuda=*/false));
+  LANCET_ASSIGN_OR_RETURN(options.head, ParseHeadForm(absl::GetFlag(FLAGS_head)));
+  LANCET_ASSIGN_OR_RETURN(options.e4m3_scales, ParseBlockScales(absl::GetFlag(FLAGS_block_scales)));
+  if (options.mode != LinearMode::kW4A16 && options.mode != LinearMode::kW4A8Int8 && !options.parts.empty()) {
+    return absl::InvalidArgumentError("--parts: the mode is w4a16 or w4a8_int8");
+  }
   if (options.layers < 1 || options.layers > 36 || options.repetitions < 1) {
     return absl::InvalidArgumentError("--layers is 1 to 36, --repetitions 1 or more");
   }
@@ -216,7 +223,7 @@ absl::Status BenchCpu() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "engine_bench [--model_dir models/demo [--steps N]] [--threads N] [--layers N] [--sides 256,768] "
-      "[--parts step,prefill,decode,vae,vit]\n"
+      "[--parts step,prefill,decode,vae,vit] [--mode w4a16|w4a8] [--head bf16|int8]\n"
       "engine_bench --device cuda [--mode w4a16|w4a8] [--compare] [--ranks N]");
   absl::ParseCommandLine(argc, argv);
   if (absl::GetFlag(FLAGS_device) == "cuda") {

@@ -31,13 +31,14 @@ double SumOverThreads(int threads, absl::FunctionRef<double()> measure) {
 
 }  // namespace
 
-MachineLimits MeasureLimits(CpuIsa isa, int threads) {
+MachineLimits MeasureLimits(const KernelContext& ctx, int threads) {
   MachineLimits limits;
 #if defined(__x86_64__)
-  limits.flops = SumOverThreads(threads, [&] { return MeasurePeakFlops(isa); });
+  limits.flops = SumOverThreads(threads, [&] { return MeasurePeakFlops(ctx.isa()); });
+  limits.int8_blocks = SumOverThreads(threads, [&] { return MeasureBlockInt8(ctx.isa(), ctx.has_vnni()); });
   limits.read_bytes = SumOverThreads(threads, [&] { return MeasureReadBandwidth(kReadBytes / threads); });
 #else  // peak.h has loops of x86 instructions only
-  static_cast<void>(isa);
+  static_cast<void>(ctx);
   static_cast<void>(threads);
 #endif
   return limits;

@@ -14,12 +14,14 @@
 namespace lancet {
 
 struct MachineLimits {
-  double flops = 0;       // FLOP/s of multiply-adds on registers, all threads
-  double read_bytes = 0;  // bytes/s read from memory, all threads together
+  double flops = 0;        // FLOP/s of multiply-adds on registers, all threads
+  double int8_blocks = 0;  // the same of whole blocks of 16 products of bytes (peak.h)
+  double read_bytes = 0;   // bytes/s read from memory, all threads together
 };
 
-// With `threads` threads at once. Takes about a second. Zeros on machines other than x86-64.
-MachineLimits MeasureLimits(CpuIsa isa, int threads);
+// With `threads` threads at once, on the instruction set of `ctx`. Takes about a second. Zeros on machines
+// other than x86-64.
+MachineLimits MeasureLimits(const KernelContext& ctx, int threads);
 // Percent; 0 where there is no limit to compare with.
 double Share(double reached, double limit);
 

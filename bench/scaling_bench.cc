@@ -26,6 +26,7 @@
 #include "common/thread_pool.h"
 #include "worker/collective/local_collective.h"
 #include "worker/collective/shm_collective.h"
+#include "worker/loader/linear_policy.h"
 
 ABSL_FLAG(int, threads, 1, "compute threads for rows and steps, 1 to 1024");
 ABSL_FLAG(int, layers, 1, "layers of the trunk, 1 to 36");
@@ -34,6 +35,7 @@ ABSL_FLAG(std::string, clock, "wall", "wall, or cpu: the calling thread's proces
 ABSL_FLAG(std::vector<std::string>, rows,
           std::vector<std::string>({"256", "512", "1024", "2048", "4096", "8192"}),
           "rows of a pass, multiples of 256 up to 8192; empty for none");
+ABSL_FLAG(std::string, mode, "w4a16", "of the Linears: w4a16 or w4a8_int8");
 ABSL_FLAG(bool, ranks, true, "also two ranks of one thread beside one rank of one thread and of two");
 
 namespace lancet {
@@ -78,15 +80,15 @@ absl::StatusOr<std::vector<int64_t>> RowsFromFlag() {
 }
 
 // Rows of many small sequences, and of one picture, whose attention grows with the square.
-absl::Status BenchRows(const std::vector<int64_t>& all_rows, BenchClock clock) {
+absl::Status BenchRows(const std::vector<int64_t>& all_rows, BenchClock clock, const LinearPolicy& policy) {
   if (all_rows.empty()) return absl::OkStatus();
   LANCET_ASSIGN_OR_RETURN(const auto ctx, MakeContext(absl::GetFlag(FLAGS_threads)));
   ctx->BindCallingThread();
-  const MachineLimits limits = MeasureLimits(ctx->isa(), absl::GetFlag(FLAGS_threads));
+  const MachineLimits limits = MeasureLimits(*ctx, absl::GetFlag(FLAGS_threads));
   std::cout << absl::StrFormat("%s; this machine now: %.0f GFLOP/s, %.1f GB/s\n", ctx->description(),
                                limits.flops * 1e-9, limits.read_bytes * 1e-9);
   const int layers = absl::GetFlag(FLAGS_layers);
-  LANCET_ASSIGN_OR_RETURN(const auto trunk, TrunkCase::Create(*ctx, layers, all_rows.back(), 0, 1));
+  LANCET_ASSIGN_OR_RETURN(const auto trunk, TrunkCase::Create(*ctx, layers, all_rows.back(), 0, 1, policy));
   LANCET_ASSIGN_OR_RETURN(
       const auto collective,
       SingleRankCollective::Create(static_cast<size_t>(trunk->transformer().reduce_capacity())));
@@ -154,7 +156,7 @@ absl::Status OnRanks(int count, const std::vector<int>& cpus, const std::functio
   return absl::OkStatus();
 }
 
-absl::Status BenchRanks() {
+absl::Status BenchRanks(const LinearPolicy& policy) {
   const std::vector<int> cpus = Cpus();
   if (cpus.size() < 2) {
     std::cout << "two ranks: this process may use one processor only\n";
@@ -163,8 +165,8 @@ absl::Status BenchRanks() {
   const int layers = absl::GetFlag(FLAGS_layers);
   LANCET_ASSIGN_OR_RETURN(const auto one_thread, MakeContext(1));
   LANCET_ASSIGN_OR_RETURN(const auto two_threads, MakeContext(2));
-  LANCET_ASSIGN_OR_RETURN(const auto lone, TrunkCase::Create(*one_thread, layers, 1024, 0, 1));
-  LANCET_ASSIGN_OR_RETURN(const auto wide, TrunkCase::Create(*two_threads, layers, 1024, 0, 1));
+  LANCET_ASSIGN_OR_RETURN(const auto lone, TrunkCase::Create(*one_thread, layers, 1024, 0, 1, policy));
+  LANCET_ASSIGN_OR_RETURN(const auto wide, TrunkCase::Create(*two_threads, layers, 1024, 0, 1, policy));
   const size_t capacity = static_cast<size_t>(lone->transformer().reduce_capacity());
   LANCET_ASSIGN_OR_RETURN(const auto alone, SingleRankCollective::Create(capacity));
   LANCET_ASSIGN_OR_RETURN(const auto group, ShmCollective::CreateGroupInProcess(2, capacity));
@@ -172,7 +174,7 @@ absl::Status BenchRanks() {
   std::unique_ptr<TrunkCase> ranks[2];
   for (int rank = 0; rank < 2; ++rank) {
     LANCET_ASSIGN_OR_RETURN(contexts[rank], MakeContext(1));
-    LANCET_ASSIGN_OR_RETURN(ranks[rank], TrunkCase::Create(*contexts[rank], layers, 1024, rank, 2));
+    LANCET_ASSIGN_OR_RETURN(ranks[rank], TrunkCase::Create(*contexts[rank], layers, 1024, rank, 2, policy));
   }
   double least[3] = {};
   double sums = std::numeric_limits<double>::infinity();
@@ -217,8 +219,14 @@ absl::Status Run() {
   }
   LANCET_ASSIGN_OR_RETURN(const BenchClock clock, ParseBenchClock(absl::GetFlag(FLAGS_clock)));
   LANCET_ASSIGN_OR_RETURN(const std::vector<int64_t> rows, RowsFromFlag());
-  LANCET_RETURN_IF_ERROR(BenchRows(rows, clock));
-  return absl::GetFlag(FLAGS_ranks) ? BenchRanks() : absl::OkStatus();
+  LANCET_ASSIGN_OR_RETURN(const LinearMode mode,
+                          ParseLinearMode(absl::GetFlag(FLAGS_mode), /*on_cuda=*/false));
+  if (mode != LinearMode::kW4A16 && mode != LinearMode::kW4A8Int8) {
+    return absl::InvalidArgumentError("--mode is w4a16 or w4a8_int8");
+  }
+  const LinearPolicy policy = LinearPolicy::Uniform(mode, HeadForm::kBf16, /*e4m3_scales=*/false);
+  LANCET_RETURN_IF_ERROR(BenchRows(rows, clock, policy));
+  return absl::GetFlag(FLAGS_ranks) ? BenchRanks(policy) : absl::OkStatus();
 }
 
 }  // namespace

@@ -13,12 +13,12 @@ namespace lancet {
 namespace {
 
 constexpr absl::Duration kTimeout = absl::Minutes(10);
-constexpr double kNvfp4BytesPerWeight = 0.5 + 2.0 / kNvfp4Block;
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TrunkCase>> TrunkCase::Create(const KernelContext& ctx, int64_t layers,
-                                                             int64_t max_rows, int rank, int world_size) {
+                                                             int64_t max_rows, int rank, int world_size,
+                                                             const LinearPolicy& policy) {
   std::unique_ptr<TrunkCase> made(new TrunkCase());
   made->config_ = ReleaseConfig();
   made->config_.num_layers = layers;
@@ -27,8 +27,8 @@ absl::StatusOr<std::unique_ptr<TrunkCase>> TrunkCase::Create(const KernelContext
   TrunkWeights weights;
   {
     const std::unique_ptr<RandomModel> model = RandomModel::Trunk(made->config_);
-    LANCET_ASSIGN_OR_RETURN(weights,
-                            TrunkWeights::Load(ctx, *model, made->config_, plan, /*with_head=*/false));
+    LANCET_ASSIGN_OR_RETURN(
+        weights, TrunkWeights::Load(ctx, *model, made->config_, plan, /*with_head=*/false, policy));
   }
   made->transformer_ = std::make_unique<Transformer>(ctx, made->config_, plan, std::move(weights), max_rows);
   std::mt19937 random(2);
@@ -73,7 +73,9 @@ double TrunkCase::AttentionMacs(int64_t keys) {
   return 2.0 * static_cast<double>(keys * c.num_heads * c.head_dim);
 }
 
-double TrunkCase::ExpertBytes() { return LayerMacs() * kNvfp4BytesPerWeight; }
+double TrunkCase::ExpertBytes(bool e4m3_scales) {
+  return LayerMacs() * (0.5 + (e4m3_scales ? 1.0 : 2.0) / kNvfp4Block);
+}
 
 Positions RunOfPositions(int64_t first, int64_t count) {
   std::vector<int32_t> ids(static_cast<size_t>(count));

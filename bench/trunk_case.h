@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "kernels/kernel_context.h"
 #include "worker/collective/collective.h"
+#include "worker/loader/linear_policy.h"
 #include "worker/model/pass.h"
 #include "worker/model/transformer.h"
 
@@ -21,7 +22,8 @@ inline constexpr int64_t kPrefixTokens = 64;  // of a prompt with its template
 class TrunkCase {
  public:
   static absl::StatusOr<std::unique_ptr<TrunkCase>> Create(const KernelContext& ctx, int64_t layers,
-                                                           int64_t max_rows, int rank, int world_size);
+                                                           int64_t max_rows, int rank, int world_size,
+                                                           const LinearPolicy& policy = LinearPolicy());
 
   Transformer& transformer() { return *transformer_; }
   // Keys and values for `capacity` tokens, of which `tokens` are there: zeros.
@@ -34,8 +36,8 @@ class TrunkCase {
   static double LayerMacs();
   // Those of attention of one row that sees `keys` keys.
   static double AttentionMacs(int64_t keys);
-  // Bytes that codes and bf16 scales of one expert of one layer take, over all ranks.
-  static double ExpertBytes();
+  // Bytes that codes and scales of one expert of one layer take, over all ranks.
+  static double ExpertBytes(bool e4m3_scales);
 
  private:
   TrunkCase() = default;

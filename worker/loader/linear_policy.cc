@@ -130,6 +130,14 @@ absl::StatusOr<LinearPolicy> LinearPolicy::Create(const Checkpoint& checkpoint,
   return policy;
 }
 
+LinearPolicy LinearPolicy::Uniform(LinearMode mode, HeadForm head, bool e4m3_scales) {
+  LinearPolicy policy;
+  policy.mode_ = mode;
+  policy.head_ = head;
+  policy.e4m3_scales_ = e4m3_scales;
+  return policy;
+}
+
 bool LinearPolicy::StaysBf16(absl::Span<const std::string> bases) const {
   return std::any_of(bases.begin(), bases.end(),
                      [&](const std::string& base) { return bf16_.contains(base); });

@@ -74,6 +74,9 @@ class LinearPolicy {
   static absl::StatusOr<LinearPolicy> Create(const Checkpoint& checkpoint,
                                              const LinearPolicyOptions& options);
 
+  // Every Linear in `mode`, for weights that are in no checkpoint. kW4A16 or kW4A8Int8.
+  static LinearPolicy Uniform(LinearMode mode, HeadForm head, bool e4m3_scales);
+
   // Of one product. Linears with the same input are multiplied together (q, k and v; gate and up): if one of
   // them stays in kW4A16, so do the others, and the largest of their factors counts.
   LinearChoice ChoiceOf(absl::Span<const std::string> bases) const;
