@@ -24,15 +24,22 @@
 namespace lancet {
 namespace {
 
-std::unique_ptr<KernelContext> Context(CpuIsa isa, bool vnni = true) {
+// With the kernels of `isa`, whether or not they are the fastest here.
+std::unique_ptr<KernelContext> Context(CpuIsa isa, bool vnni = true, bool bf16_dots = true) {
   CpuOptions options;
   options.threads = 1;
   options.max_isa = isa;
   options.use_vnni = vnni;
+  options.use_bf16_dots = bf16_dots;
   auto ctx = KernelContext::CreateCpu(options);
   if (!ctx.ok()) return nullptr;
   (*ctx)->BindCallingThread();
   return *std::move(ctx);
+}
+
+// With those that a worker would use.
+std::unique_ptr<KernelContext> BestContext(bool vnni = true) {
+  return Context(DetectCpuIsa(), vnni, Bf16DotsAreFast());
 }
 
 std::vector<bf16> Values(int64_t n) {
@@ -51,7 +58,7 @@ void Share(benchmark::State& state, const char* name, double done, double limit)
       benchmark::Counter(done * static_cast<double>(state.iterations()) / limit, benchmark::Counter::kIsRate);
 }
 
-void Report(benchmark::State& state, double flops, CpuIsa isa = DetectCpuIsa()) {
+void Report(benchmark::State& state, double flops, CpuIsa isa) {
   state.counters["GFLOP/s"] =
       benchmark::Counter(flops * static_cast<double>(state.iterations()) / 1e9, benchmark::Counter::kIsRate);
   Share(state, "of_peak", flops, MeasurePeakFlops(isa));
@@ -61,7 +68,7 @@ void Report(benchmark::State& state, double flops, CpuIsa isa = DetectCpuIsa()) 
 enum class Mode { kW4A16, kInt8, kInt8NoVnni };
 
 std::string Label(const KernelContext& ctx, Mode mode) {
-  const std::string isa(CpuIsaName(ctx.isa()));
+  const std::string isa(CpuIsaName(ctx.product_isa()));
   return mode == Mode::kW4A16 ? "w4a16 " + isa : "w4a8_int8 " + isa + (ctx.has_vnni() ? " vnni" : "");
 }
 
@@ -69,7 +76,7 @@ void ReportNvfp4(benchmark::State& state, const KernelContext& ctx, Mode mode, d
                  int64_t bytes) {
   state.SetLabel(Label(ctx, mode));
   const double flops = 2.0 * weights * static_cast<double>(tokens);
-  Report(state, flops, ctx.isa());
+  Report(state, flops, ctx.product_isa());
   if (mode != Mode::kW4A16) {
     Share(state, "of_int8", flops, MeasurePeakInt8(ctx.isa(), ctx.has_vnni()));
     Share(state, "of_block", flops, MeasureBlockInt8(ctx.isa(), ctx.has_vnni()));
@@ -118,7 +125,7 @@ void BM_Nvfp4(benchmark::State& state) {
 void BM_LayerLinears(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   const Mode mode = static_cast<Mode>(state.range(1));
-  const auto ctx = Context(DetectCpuIsa());
+  const auto ctx = BestContext();
   std::vector<Nvfp4Weights> linears;
   for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{2560, 2048},  // q, k and v
                                    {2048, 2048},                             // o
@@ -148,7 +155,7 @@ void BM_Bf16Gemm(benchmark::State& state) {
   const int64_t rows = state.range(0);
   const int64_t cols = state.range(1);
   const int64_t tokens = state.range(2);
-  const auto ctx = Context(CpuIsa::kAvx512Bf16);
+  const auto ctx = BestContext();
   const std::vector<bf16> w = Values(rows * cols);
   const auto weights = Bf16Weights::Pack(*ctx, {w.data(), rows, cols});
   const std::vector<bf16> x = Values(tokens * cols);
@@ -158,7 +165,7 @@ void BM_Bf16Gemm(benchmark::State& state) {
         Bf16Gemm(*ctx, {x.data(), tokens, cols}, *weights, {}, MatrixView<bf16>(y.data(), tokens, rows));
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
   }
-  Report(state, 2.0 * static_cast<double>(rows * cols * tokens));
+  Report(state, 2.0 * static_cast<double>(rows * cols * tokens), ctx->product_isa());
 }
 
 // Arguments: heads, kv heads, block rows, past tokens.
@@ -168,7 +175,7 @@ void BM_Attention(benchmark::State& state) {
   const int64_t kv_heads = state.range(1);
   const int64_t block = state.range(2);
   const int64_t past = state.range(3);
-  const auto ctx = Context(CpuIsa::kAvx512Bf16);
+  const auto ctx = BestContext();
   const std::vector<bf16> q = Values(block * heads * kHeadDim);
   const std::vector<bf16> k = Values(block * kv_heads * kHeadDim);
   const std::vector<bf16> past_k = Values(past * kv_heads * kHeadDim);
@@ -191,14 +198,14 @@ void BM_Attention(benchmark::State& state) {
     const absl::Status status = Attention(*ctx, args, {out.data(), block, heads * kHeadDim});
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
   }
-  Report(state, 4.0 * static_cast<double>(heads * kHeadDim * block * (block + past)));
+  Report(state, 4.0 * static_cast<double>(heads * kHeadDim * block * (block + past)), ctx->product_isa());
 }
 
 // Arguments: tokens, columns of the result.
 void BM_SiluMul(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   const int64_t n = state.range(1);
-  const auto ctx = Context(CpuIsa::kAvx512Bf16);
+  const auto ctx = BestContext();
   const std::vector<bf16> x = Values(tokens * 2 * n);
   std::vector<bf16> y(static_cast<size_t>(tokens * n));
   while (state.KeepRunning()) {
@@ -241,15 +248,17 @@ void LayerShapes(benchmark::internal::Benchmark* bench) {
 
 void PrintLimits() {
   const CpuIsa isa = DetectCpuIsa();
+  const CpuIsa product_isa = BestContext()->product_isa();
   const bool vnni = DetectVnni(isa);
   constexpr int64_t kStreamBytes = int64_t{256} << 20;
   std::printf(
       "%s%s, one thread: memory read %.1f GB/s (of 256 MiB), %s products %.0f GFLOP/s, int8 products %.0f "
       "G/s, "
       "in blocks of 16 with a scale %.0f G/s\n",
-      std::string(CpuIsaName(isa)).c_str(), vnni ? " vnni" : "", MeasureReadBandwidth(kStreamBytes) / 1e9,
-      isa == CpuIsa::kAvx512Bf16 ? "bf16" : "f32", MeasurePeakFlops(isa) / 1e9,
-      MeasurePeakInt8(isa, vnni) / 1e9, MeasureBlockInt8(isa, vnni) / 1e9);
+      std::string(CpuIsaName(product_isa)).c_str(), vnni ? " vnni" : "",
+      MeasureReadBandwidth(kStreamBytes) / 1e9, product_isa == CpuIsa::kAvx512Bf16 ? "bf16" : "f32",
+      MeasurePeakFlops(product_isa) / 1e9, MeasurePeakInt8(isa, vnni) / 1e9,
+      MeasureBlockInt8(isa, vnni) / 1e9);
   std::fflush(stdout);
 }
 

@@ -34,7 +34,7 @@ double SumOverThreads(int threads, absl::FunctionRef<double()> measure) {
 MachineLimits MeasureLimits(const KernelContext& ctx, int threads) {
   MachineLimits limits;
 #if defined(__x86_64__)
-  limits.flops = SumOverThreads(threads, [&] { return MeasurePeakFlops(ctx.isa()); });
+  limits.flops = SumOverThreads(threads, [&] { return MeasurePeakFlops(ctx.product_isa()); });
   limits.int8_blocks = SumOverThreads(threads, [&] { return MeasureBlockInt8(ctx.isa(), ctx.has_vnni()); });
   limits.read_bytes = SumOverThreads(threads, [&] { return MeasureReadBandwidth(kReadBytes / threads); });
 #else  // peak.h has loops of x86 instructions only

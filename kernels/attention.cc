@@ -279,7 +279,7 @@ class Plan {
 absl::Status Attention(const KernelContext& ctx, const AttentionArgs& args, MatrixView<bf16> out) {
   LANCET_RETURN_IF_ERROR(Check(args, out));
   if (args.kv_head_of.empty()) return absl::OkStatus();
-  return Plan(ctx, KernelFor(ctx.isa()), args, out).Run();
+  return Plan(ctx, KernelFor(ctx.product_isa()), args, out).Run();
 }
 
 }  // namespace lancet

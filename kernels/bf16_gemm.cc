@@ -59,12 +59,12 @@ absl::StatusOr<Bf16Weights> Bf16Weights::Pack(const KernelContext& ctx, ConstMat
 
 absl::Status Bf16Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Bf16Weights& w,
                       absl::Span<const bf16> bias, MatrixView<bf16> y) {
-  return PanelProduct("Bf16Gemm", ctx, KernelFor(ctx.isa()), ArgsOf(w), x, bias, y);
+  return PanelProduct("Bf16Gemm", ctx, KernelFor(ctx.product_isa()), ArgsOf(w), x, bias, y);
 }
 
 absl::Status Bf16Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Bf16Weights& w,
                       MatrixView<float> y) {
-  return PanelProduct("Bf16Gemm", ctx, KernelFor(ctx.isa()), ArgsOf(w), x, {}, y);
+  return PanelProduct("Bf16Gemm", ctx, KernelFor(ctx.product_isa()), ArgsOf(w), x, {}, y);
 }
 
 }  // namespace lancet

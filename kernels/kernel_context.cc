@@ -41,6 +41,8 @@ absl::StatusOr<std::unique_ptr<KernelContext>> KernelContext::CreateCpu(const Cp
   }
   std::unique_ptr<KernelContext> ctx(new KernelContext());
   ctx->isa_ = std::min(DetectCpuIsa(), options.max_isa);
+  const bool widen = ctx->isa_ == CpuIsa::kAvx512Bf16 && !options.use_bf16_dots;
+  ctx->product_isa_ = widen ? CpuIsa::kAvx512 : ctx->isa_;
   ctx->has_vnni_ = options.use_vnni && DetectVnni(ctx->isa_);
   ctx->nice_ = options.nice;
   const size_t bytes = kScratchBytes * static_cast<size_t>(options.threads);
@@ -58,7 +60,7 @@ absl::StatusOr<std::unique_ptr<KernelContext>> KernelContext::CreateCpu(const Cp
 
 std::string KernelContext::description() const {
   const int threads = pool_->num_threads();
-  return absl::StrCat("cpu ", CpuIsaName(isa_), has_vnni_ ? " vnni" : "", ", ", threads,
+  return absl::StrCat("cpu ", CpuIsaName(product_isa_), has_vnni_ ? " vnni" : "", ", ", threads,
                       threads == 1 ? " thread" : " threads");
 }
 

@@ -22,13 +22,18 @@ absl::string_view CpuIsaName(CpuIsa isa);
 CpuIsa DetectCpuIsa();
 // Whether it has dot products of bytes (VNNI) as wide as the vectors of `isa`.
 bool DetectVnni(CpuIsa isa);
+// Whether vdpbf16ps makes more products a second than f32 multiply-adds of widened operands. Not on
+// processors with AMX: those of Sapphire Rapids' kind run it at half their f32 rate (79 against 159 GFLOP/s
+// of a core; bench/README.md).
+bool Bf16DotsAreFast();
 
 struct CpuOptions {
   int threads = 1;
-  int nice = 0;                          // lowered priority of compute threads, see ThreadPool
-  std::vector<int> cpus = {};            // thread t runs on processor cpus[t] alone; empty: anywhere
-  CpuIsa max_isa = CpuIsa::kAvx512Bf16;  // tests lower it; never raised above what the machine has
-  bool use_vnni = true;                  // likewise
+  int nice = 0;                            // lowered priority of compute threads, see ThreadPool
+  std::vector<int> cpus = {};              // thread t runs on processor cpus[t] alone; empty: anywhere
+  CpuIsa max_isa = CpuIsa::kAvx512Bf16;    // tests lower it; never raised above what the machine has
+  bool use_vnni = true;                    // likewise
+  bool use_bf16_dots = Bf16DotsAreFast();  // whether own products of bf16 use vdpbf16ps where isa() has it
 };
 
 class KernelContext {
@@ -37,9 +42,11 @@ class KernelContext {
   static absl::StatusOr<std::unique_ptr<KernelContext>> CreateCpu(const CpuOptions& options);
 
   CpuIsa isa() const { return isa_; }
+  // That of own kernels which multiply bf16: isa(), or the one below where its dot products are slower.
+  CpuIsa product_isa() const { return product_isa_; }
   bool has_vnni() const { return has_vnni_; }  // at the width of isa()
   ThreadPool& pool() const { return *pool_; }
-  // "cpu avx512_bf16 vnni, 2 threads".
+  // "cpu avx512_bf16 vnni, 2 threads": product_isa(), and what else is used.
   std::string description() const;
 
   // Scratch of one thread of the pool (64-byte aligned, kScratchBytes long), for panels and tiles within one
@@ -63,6 +70,7 @@ class KernelContext {
   KernelContext() = default;
 
   CpuIsa isa_ = CpuIsa::kPortable;
+  CpuIsa product_isa_ = CpuIsa::kPortable;
   bool has_vnni_ = false;
   int nice_ = 0;
   int first_cpu_ = -1;  // -1: any

@@ -180,13 +180,13 @@ absl::Status CheckForm(const Nvfp4Weights& w) {
 absl::Status Nvfp4Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
                        absl::Span<const bf16> bias, MatrixView<bf16> y) {
   LANCET_RETURN_IF_ERROR(CheckForm(w));
-  return PanelProduct("Nvfp4Gemm", ctx, KernelFor(ctx.isa()), ArgsOf(w), x, bias, y);
+  return PanelProduct("Nvfp4Gemm", ctx, KernelFor(ctx.product_isa()), ArgsOf(w), x, bias, y);
 }
 
 absl::Status Nvfp4Gemm(const KernelContext& ctx, ConstMatrixView<bf16> x, const Nvfp4Weights& w,
                        MatrixView<float> y) {
   LANCET_RETURN_IF_ERROR(CheckForm(w));
-  return PanelProduct("Nvfp4Gemm", ctx, KernelFor(ctx.isa()), ArgsOf(w), x, {}, y);
+  return PanelProduct("Nvfp4Gemm", ctx, KernelFor(ctx.product_isa()), ArgsOf(w), x, {}, y);
 }
 
 }  // namespace lancet

@@ -25,4 +25,10 @@ bool DetectVnni(CpuIsa isa) {
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;  // AVX-VNNI
 }
 
+bool Bf16DotsAreFast() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (DetectCpuIsa() < CpuIsa::kAvx512Bf16) return false;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx >> 22 & 1) == 0;  // AMX-BF16
+}
+
 }  // namespace lancet

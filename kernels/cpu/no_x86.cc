@@ -12,6 +12,7 @@ namespace lancet {
 
 CpuIsa DetectCpuIsa() { return CpuIsa::kPortable; }
 bool DetectVnni(CpuIsa /*isa*/) { return false; }
+bool Bf16DotsAreFast() { return false; }
 
 AttentionKernel AttentionKernelAvx2() { return AttentionKernelPortable(); }
 AttentionKernel AttentionKernelAvx512() { return AttentionKernelPortable(); }

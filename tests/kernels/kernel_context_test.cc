@@ -1,5 +1,7 @@
 #include "kernels/kernel_context.h"
 
+#include <algorithm>
+
 #include "gmock/gmock.h"
 #include "tests/kernels/kernel_testing.h"
 
@@ -20,6 +22,17 @@ TEST(KernelContextTest, LowersButNeverRaisesTheInstructionSet) {
   EXPECT_EQ(MakeContext(CpuIsa::kPortable)->isa(), CpuIsa::kPortable);
   EXPECT_EQ(MakeContext(CpuIsa::kAvx512Bf16)->isa(), DetectCpuIsa());
   EXPECT_EQ(MakeContext(CpuIsa::kPortable, 2)->description(), "cpu portable, 2 threads");
+}
+
+TEST(KernelContextTest, WidensWhereDotProductsOfBf16AreSlow) {
+  CpuOptions options;
+  options.use_bf16_dots = false;
+  const auto ctx = KernelContext::CreateCpu(options);
+  ASSERT_TRUE(ctx.ok()) << ctx.status();
+  EXPECT_EQ((*ctx)->isa(), DetectCpuIsa()) << "the autoencoder's products are oneDNN's, which has AMX";
+  EXPECT_EQ((*ctx)->product_isa(), std::min(DetectCpuIsa(), CpuIsa::kAvx512));
+  EXPECT_EQ(MakeContext(CpuIsa::kAvx512Bf16)->product_isa(), DetectCpuIsa());
+  EXPECT_TRUE(DetectCpuIsa() == CpuIsa::kAvx512Bf16 || !Bf16DotsAreFast());
 }
 
 TEST(KernelContextTest, ScratchIsPerThreadAndAligned) {

@@ -33,6 +33,7 @@ inline std::unique_ptr<KernelContext> MakeContext(CpuIsa isa, int threads = 1) {
   CpuOptions options;
   options.threads = threads;
   options.max_isa = isa;
+  options.use_bf16_dots = true;
   auto ctx = KernelContext::CreateCpu(options);
   EXPECT_TRUE(ctx.ok()) << ctx.status();
   return *std::move(ctx);

@@ -17,7 +17,7 @@ namespace lancet {
 
 // A context bound to the calling thread; `isa` is lowered to what the machine has.
 inline std::unique_ptr<KernelContext> TestContext(CpuIsa isa, int threads = 2) {
-  auto ctx = KernelContext::CreateCpu({.threads = threads, .max_isa = isa});
+  auto ctx = KernelContext::CreateCpu({.threads = threads, .max_isa = isa, .use_bf16_dots = true});
   (*ctx)->BindCallingThread();
   return *std::move(ctx);
 }

@@ -21,7 +21,7 @@
 namespace lancet {
 
 inline std::unique_ptr<KernelContext> Context(CpuIsa isa = CpuIsa::kAvx512Bf16) {
-  auto ctx = KernelContext::CreateCpu({.threads = 2, .max_isa = isa});
+  auto ctx = KernelContext::CreateCpu({.threads = 2, .max_isa = isa, .use_bf16_dots = true});
   (*ctx)->BindCallingThread();
   return *std::move(ctx);
 }

@@ -145,6 +145,7 @@ class Group {
       Rank& own = ranks_.emplace_back();
       CpuOptions options;
       options.max_isa = isa;
+      options.use_bf16_dots = true;
       options.threads = threads;
       own.ctx = KernelContext::CreateCpu(options).value();
       own.encoder =
