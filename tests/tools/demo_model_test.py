@@ -32,9 +32,11 @@ except ImportError:
     HAVE_SPRITES = False
 try:
     import torch
+    import autoencoder
     import render
     import sequences
     import tables
+    import train_autoencoder
 
     HAVE_TORCH = True
 except ImportError:
@@ -282,6 +284,28 @@ class LayoutTest(unittest.TestCase):
         cos, _ = tables.rotary(torch.tensor([[1000, 0, 0]]))
         angle = 1000 * torch.tensor(0.8046875)  # bf16 of 1e6^(-1/64)
         self.assertEqual(float(cos[0, 1]), float(angle.cos().to(torch.bfloat16)))
+
+    def test_folding_the_autoencoder(self):
+        """What is exported has latents of unit deviation, and exporting leaves the averages as they are."""
+        torch.manual_seed(3)
+        trainer = object.__new__(train_autoencoder.Trainer)
+        trainer.device = torch.device("cpu")
+        trainer.model = autoencoder.Autoencoder(4, 4).eval()
+        trainer.average = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+        trainer.latent_mean = torch.linspace(-1, 1, autoencoder.CHANNELS)
+        trainer.latent_variance = torch.linspace(0.2, 3, autoencoder.CHANNELS)
+        trainer.folded()
+        folded = autoencoder.Autoencoder(4, 4).eval()
+        folded.load_state_dict({name: value.float() for name, value in trainer.folded().items()})
+        pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+        with torch.no_grad():
+            raw = trainer.model.moments(pixels)[0]
+            shape = (1, -1, 1, 1)
+            latents = (raw - trainer.latent_mean.view(shape)) / trainer.latent_variance.sqrt().view(shape)
+            copy = autoencoder.unpatchify(trainer.model.decoder(trainer.model.conv2(latents)))
+            # The file is in bf16; folding twice would be off by the size of the latents themselves.
+            self.assertLess(float((folded.encode(pixels) - latents).abs().max()), 0.1)
+            self.assertLess(float((folded.decode(latents) - copy).square().mean() / copy.square().mean()), 1e-3)
 
     @unittest.skipUnless(HAVE_SPRITES, "needs the emoji font")
     def test_both_renderers_agree(self):

@@ -114,7 +114,8 @@ class Trainer:
     @torch.no_grad()
     def folded(self):
         """The public state dict: normalised latents (mu - mean) / std are the training's latents of unit deviation."""
-        state = {name: value.detach().float().contiguous() for name, value in self.average.items()}
+        # Copies: the fold is in place, and the averages are to be folded again later.
+        state = {name: value.detach().float().clone().contiguous() for name, value in self.average.items()}
         mean, inverse = (c.flatten() for c in autoencoder.latent_constants(self.device))
         channels = autoencoder.CHANNELS
         gain = 1 / (self.latent_variance + 1e-4).sqrt() / inverse
