@@ -33,10 +33,14 @@ except ImportError:
 try:
     import torch
     import autoencoder
+    import export
+    import model_files
+    import nvfp4
     import render
     import sequences
     import tables
     import train_autoencoder
+    import trunk
 
     HAVE_TORCH = True
 except ImportError:
@@ -104,9 +108,23 @@ class ScenesTest(unittest.TestCase):
             self.assertTrue(scenes.is_held_out(scene))
 
     def test_one_pair_in_forty_is_held_out(self):
-        pairs = [(i, p) for i in range(len(words.NAMES)) for p in words.PLACES]
+        listed = scenes._listed_pairs()
+        places = [place for place in words.PLACES if place != "centre"]
+        pairs = [(i, p) for i, name in enumerate(words.NAMES) for p in places if (name, p) not in listed]
         share = sum(scenes.pair_is_held_out(*pair) for pair in pairs) / len(pairs)
         self.assertAlmostEqual(share, 1 / 40, delta=0.006)
+
+
+    def test_the_bundled_requests_are_held_out_and_large_objects_never(self):
+        self.assertTrue(scenes.pair_is_held_out(words.INDEX["pretzel"], "top left"))
+        self.assertTrue(scenes.pair_is_held_out(words.INDEX["pretzel"], "yellow"))
+        for name in ("prompts", "edits"):
+            with open(os.path.join(DEMO, "expected", name + ".json"), encoding="utf-8") as file:
+                for entry in json.load(file):
+                    items = [Item(words.INDEX[one["name"]], one["place"], one["large"]) for one in entry["objects"]]
+                    self.assertTrue(scenes.is_held_out(make_scene(entry["background"], items)), entry)
+        for index in range(len(words.NAMES)):
+            self.assertFalse(scenes.pair_is_held_out(index, "centre"))
 
 
 class TextsTest(unittest.TestCase):
@@ -306,6 +324,27 @@ class LayoutTest(unittest.TestCase):
             # The file is in bf16; folding twice would be off by the size of the latents themselves.
             self.assertLess(float((folded.encode(pixels) - latents).abs().max()), 0.1)
             self.assertLess(float((folded.decode(latents) - copy).square().mean() / copy.square().mean()), 1e-3)
+
+    def test_rounded_weights_are_what_four_bits_hold(self):
+        torch.manual_seed(5)
+        weight = torch.randn(32, 64) * 0.05
+        rounded = nvfp4.rounded(weight)
+        self.assertTrue(torch.equal(nvfp4.rounded(rounded), rounded))
+        error = float((rounded - weight).norm() / weight.norm())
+        self.assertTrue(0.05 < error < 0.12, error)
+        packed, scales = export.quantise(rounded)
+        self.assertTrue(torch.equal(model_files.dequantise(packed, scales.to(torch.bfloat16)), rounded))
+
+    def test_rounding_leaves_gradients_as_they_are(self):
+        linear = trunk.Linear(32, 16)
+        x = torch.randn(3, 32)
+        plain = linear(x)
+        linear.rounding = torch.ones(())
+        rounded = linear(x)
+        self.assertFalse(torch.equal(rounded, plain))
+        rounded.sum().backward()
+        self.assertTrue(torch.allclose(linear.weight.grad, x.sum(0).expand(16, 32)))
+        self.assertNotIn("rounding", linear.state_dict())
 
     @unittest.skipUnless(HAVE_SPRITES, "needs the emoji font")
     def test_both_renderers_agree(self):

@@ -17,6 +17,7 @@ import autoencoder
 import batches
 import bpe
 import model_files
+import nvfp4
 import optim
 import preview
 import render
@@ -52,7 +53,7 @@ class Networks(torch.nn.Module):
                 continue
             if "embed_tokens" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
-            elif name.endswith(("llm2vae.weight", "lm_head.weight")):
+            elif name.endswith(("llm2vae.weight", "lm_head.weight", "seen.weight")):
                 torch.nn.init.zeros_(parameter)
             elif name.endswith(("o_proj.weight", "o_proj_moe_gen.weight", "down_proj.weight", "attn.proj.weight")):
                 torch.nn.init.zeros_(parameter)
@@ -61,6 +62,18 @@ class Networks(torch.nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.zeros_(parameter)
+
+    def start_from(self, folder):
+        """Weights of a finished model's trunk, from its source where that is at hand, and tower."""
+        source = os.path.join(folder, "Lance_3B", "model.safetensors")
+        quantised = os.path.join(folder, "Lance_3B-NVFP4", "nvfp4_state_dict.safetensors")
+        self.trunk.load_state_dict(model_files.trunk_tensors(source if os.path.exists(source) else quantised))
+        self.vision.load_state_dict(model_files.load_vision(os.path.join(folder, "Qwen2.5-VL-ViT")).state_dict())
+
+    def round_weights(self, rounding):
+        for module in self.trunk.modules():
+            if isinstance(module, trunk.Linear):
+                module.rounding = rounding
 
 
 def is_muon_matrix(name, parameter):
@@ -85,7 +98,14 @@ class Trainer:
         if self.cuda:
             self.autoencoder.to(memory_format=torch.channels_last)
         torch.manual_seed(arguments.seed)
-        self.networks = Networks(self.config).to(device)
+        self.networks = Networks(self.config)
+        if arguments.start:
+            self.networks.start_from(arguments.start)
+        self.networks.to(device)
+        self.rounded_from = arguments.rounded_from
+        self.rounding = torch.zeros((), device=device)
+        if self.rounded_from < 1:
+            self.networks.round_weights(self.rounding)
         self.named = dict(self.networks.named_parameters())
         self.average = {name: parameter.detach().clone() for name, parameter in self.named.items()}
         self.average_rate = torch.tensor(0.01, device=device)
@@ -277,6 +297,7 @@ class Trainer:
             rate.fill_(self.peak[name] * share)
         # The average forgets quickly while weights move fast, slowly at the end.
         self.average_rate.fill_(0.01 if progress < 0.6 else 0.004)
+        self.rounding.fill_(1.0 if progress >= self.rounded_from else 0.0)
 
     def state(self):
         return list(self.named.values()) + list(self.average.values()) + self.muon.state() + self.adam.state()
@@ -285,12 +306,21 @@ class Trainer:
         """Networks with the averaged weights."""
         networks = Networks(self.config).to(self.device)
         networks.load_state_dict(self.average)
+        if self.rounded_from < 1:
+            networks.round_weights(self.rounding)
         return networks.requires_grad_(False)
 
+    @torch.no_grad()
     def export(self, path):
-        safetensors_file.save(
-            path, {name: value for name, value in self.average.items() if not name.startswith("seen")}
-        )
+        """Averaged weights; those that were rounded at the end are written as such."""
+        linears = {
+            f"{name}.weight" for name, module in self.networks.named_modules() if isinstance(module, trunk.Linear)
+        }
+        exported = {}
+        for name, value in self.average.items():
+            if not name.startswith("seen"):
+                exported[name] = nvfp4.rounded(value) if self.rounding > 0 and name in linears else value
+        safetensors_file.save(path, exported)
 
 
 def add_arguments(parser):
@@ -302,6 +332,13 @@ def add_arguments(parser):
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", help="a model folder whose trunk and vision tower training begins with")
+    parser.add_argument(
+        "--rounded_from",
+        type=float,
+        default=0.6,
+        help="share of the plan after which weights are rounded to NVFP4 on their way; 1: never",
+    )
     parser.add_argument("--eager", action="store_true", help="launch every kernel instead of replaying a CUDA graph")
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile for the trunk's layers (about a minute)"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import nvfp4
 import tables
 
 NORM_EPSILON = 1e-6
@@ -26,12 +27,27 @@ class RmsNorm(nn.Module):
         return (y.to(x.dtype).to(wide.dtype) * self.weight.to(wide.dtype)).to(x.dtype)
 
 
+class Linear(nn.Linear):
+    """A Linear that is NVFP4 in the release. rounding: a scalar tensor, 0 for the weight as it is, 1 for the weight that
+    the quantised model has; gradients pass as if it were not rounded. None: never rounded."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_buffer("rounding", None, persistent=False)
+
+    def forward(self, x):
+        weight = self.weight
+        if self.rounding is not None:
+            weight = weight + (self.rounding * (nvfp4.rounded(weight) - weight)).detach()
+        return F.linear(x, weight, self.bias)
+
+
 class Mlp(nn.Module):
     def __init__(self, hidden, inner):
         super().__init__()
-        self.gate_proj = nn.Linear(hidden, inner, bias=False)
-        self.up_proj = nn.Linear(hidden, inner, bias=False)
-        self.down_proj = nn.Linear(inner, hidden, bias=False)
+        self.gate_proj = Linear(hidden, inner, bias=False)
+        self.up_proj = Linear(hidden, inner, bias=False)
+        self.down_proj = Linear(inner, hidden, bias=False)
 
     def forward(self, x):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -43,8 +59,8 @@ class Attention(nn.Module):
         self.heads, self.kv_heads = heads, kv_heads
         for suffix in ("", "_moe_gen"):
             for name, rows in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
-                setattr(self, f"{name}_proj{suffix}", nn.Linear(hidden, rows * tables.HEAD))
-            setattr(self, f"o_proj{suffix}", nn.Linear(heads * tables.HEAD, hidden, bias=False))
+                setattr(self, f"{name}_proj{suffix}", Linear(hidden, rows * tables.HEAD))
+            setattr(self, f"o_proj{suffix}", Linear(heads * tables.HEAD, hidden, bias=False))
             setattr(self, f"q_norm{suffix}", RmsNorm(tables.HEAD))
             setattr(self, f"k_norm{suffix}", RmsNorm(tables.HEAD))
 
