@@ -86,7 +86,7 @@ def main():
         for entry in entries:
             fill(engine, folder, entry)
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=1)
+            file.write(json.dumps(entries, indent=1) + "\n")
     return 0
 
 
