@@ -114,7 +114,6 @@ class ScenesTest(unittest.TestCase):
         share = sum(scenes.pair_is_held_out(*pair) for pair in pairs) / len(pairs)
         self.assertAlmostEqual(share, 1 / 40, delta=0.006)
 
-
     def test_the_bundled_requests_are_held_out_and_large_objects_never(self):
         self.assertTrue(scenes.pair_is_held_out(words.INDEX["pretzel"], "top left"))
         self.assertTrue(scenes.pair_is_held_out(words.INDEX["pretzel"], "yellow"))

@@ -45,7 +45,7 @@ def _held_out(text):
 
 @functools.lru_cache(maxsize=None)
 def _listed_pairs(path=os.path.join(words.HERE, "held_out.tsv")):
-    """The pairs of the requests in models/demo/expected, which no training had."""
+    """Pairs of the requests that came with models/demo from the start, which no training had."""
     with open(path, encoding="utf-8") as file:
         next(file)
         return {tuple(line.rstrip("\n").split("\t")) for line in file}

@@ -336,7 +336,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--rounded_from",
         type=float,
-        default=0.6,
+        default=0.5,
         help="share of the plan after which weights are rounded to NVFP4 on their way; 1: never",
     )
     parser.add_argument("--eager", action="store_true", help="launch every kernel instead of replaying a CUDA graph")
