@@ -98,7 +98,7 @@ class Stages:
         if not os.path.exists(os.path.join(self.arguments.programs, "lancet-quantize")):
             print("no lancet-quantize among the programs: min/max scales instead, without calibration")
             export.export(self.work, model, plain=True)
-        else:
+        elif not os.path.exists(os.path.join(model, "Lance_3B-NVFP4", "nvfp4_state_dict.safetensors")):
             statistics = self.path("statistics.safetensors")
             self.program(
                 "lancet-calibrate",

@@ -116,13 +116,16 @@ class Parts:
         """From a model folder: its quantised trunk, or with `source` the file that it was made from."""
         part = "Lance_3B" if source else "Lance_3B-NVFP4"
         path = os.path.join(folder, part, "model.safetensors" if source else "nvfp4_state_dict.safetensors")
-        config = read_config(os.path.join(folder, part))
+        # Beside the trunk, or with the source's, as lancet-quantize leaves them.
+        beside = os.path.exists(os.path.join(folder, part, "llm_config.json"))
+        texts = os.path.join(folder, part if beside else "Lance_3B")
+        config = read_config(texts)
         auto_path = os.path.join(folder, "Wan2.2_VAE.safetensors")
         return cls(
             load_trunk(path, config, dtype, weights),
             load_vision(os.path.join(folder, "Qwen2.5-VL-ViT"), dtype),
             load_autoencoder(auto_path, dtype),
-            bpe.Tokenizer.load(os.path.join(folder, part)),
+            bpe.Tokenizer.load(texts),
             config,
         )
 
